@@ -1,0 +1,281 @@
+package counterfoil
+
+import (
+	"net/netip"
+	"time"
+)
+
+// A Person is a human: an owner, an approver, an administrator.
+type Person struct {
+	Name   string   `json:"name"`
+	Email  string   `json:"email,omitzero"`
+	Groups []string `json:"groups,omitzero"` // what approval rules name
+	Roles  []string `json:"roles,omitzero"`  // admin, auditor; never approver
+}
+
+// A Class is a kind of effect and what it takes to cause it.
+type Class struct {
+	Name string `json:"name"`
+	Tier Tier   `json:"tier"`
+
+	// Approvers are alternatives within, conjunction between: [[a b] [c]] is
+	// "one of a or b, and one of c".
+	Approvers         [][]string `json:"approvers,omitzero"`
+	Window            Duration   `json:"window,omitzero"` // time to decide; 15 minutes when zero
+	Template          string     `json:"template,omitzero"`
+	Limits            []Limit    `json:"limits,omitzero"`
+	Payload           string     `json:"payload,omitzero"` // full, digest (when empty) or none: what is kept after closing
+	OwnerMayApprove   bool       `json:"owner_may_approve,omitzero"`
+	Authenticators    []string   `json:"authenticators,omitzero"` // AAGUIDs
+	InsecureLowerTier bool       `json:"insecure_lower_tier,omitzero"`
+}
+
+// A Limit bounds the sum of a field over a window.
+type Limit struct {
+	Sum    string   `json:"sum"` // the field
+	Per    string   `json:"per"` // agent
+	Window Duration `json:"window"`
+	Max    string   `json:"max"` // a decimal of at most four places
+}
+
+// Kinds of resource.
+const (
+	ResourceMCP    = "mcp"
+	ResourceHTTP   = "http"
+	ResourceDirect = "direct" // not fronted: tokens only
+)
+
+// Binding modes: the ladder from bearer to bound.
+const (
+	BindingRequire = "require"
+	BindingPrefer  = "prefer"
+	BindingObserve = "observe"
+)
+
+// A Resource is a protected server.
+type Resource struct {
+	Name        string              `json:"name"`
+	Type        string              `json:"type"`
+	Environment string              `json:"environment"`
+	Upstream    string              `json:"upstream,omitzero"`
+	PublicURL   string              `json:"public_url,omitzero"`
+	Binding     string              `json:"binding"`
+	Credential  *UpstreamCredential `json:"credential,omitzero"`
+	Tools       []Tool              `json:"tools,omitzero"`
+	Resources   string              `json:"resources,omitzero"` // class of an MCP server's resources; empty refuses them
+	Prompts     string              `json:"prompts,omitzero"`   // class of its prompts; empty refuses them
+}
+
+// Names under which an MCP resource's resources and prompts are granted.
+const (
+	ToolResources = "resources"
+	ToolPrompts   = "prompts"
+)
+
+// Tool returns the classified tool of that name. The tools "resources" and
+// "prompts" exist where the manifest gives them a class.
+func (r *Resource) Tool(name string) (Tool, bool) {
+	for i := range r.Tools {
+		if r.Tools[i].Name == name {
+			return r.Tools[i], true
+		}
+	}
+	switch {
+	case name == ToolResources && r.Resources != "":
+		return Tool{Name: name, Class: r.Resources}, true
+	case name == ToolPrompts && r.Prompts != "":
+		return Tool{Name: name, Class: r.Prompts}, true
+	}
+	return Tool{}, false
+}
+
+// An UpstreamCredential is what the gateway shows the upstream: a header whose
+// secret is in a file under the secrets directory.
+type UpstreamCredential struct {
+	Header string `json:"header"`
+	Prefix string `json:"prefix,omitzero"`
+	File   string `json:"file"`
+}
+
+// A Tool is something callable at a resource. A tool without a class is not
+// callable.
+type Tool struct {
+	Name   string            `json:"name"`
+	Class  string            `json:"class"`
+	Fields map[string]string `json:"fields,omitzero"` // name to JSON pointer (RFC 6901) into the arguments
+	Method string            `json:"method,omitzero"` // http resources only
+	Path   string            `json:"path,omitzero"`   // http resources only
+}
+
+// An Agent is a non-human identity record.
+type Agent struct {
+	Name        string     `json:"name"`
+	Owner       string     `json:"owner"`
+	Purpose     string     `json:"purpose,omitzero"`
+	Environment string     `json:"environment"`
+	Keys        []string   `json:"keys,omitzero"` // public JWKs, canonical JSON; an instance each
+	Workloads   []Workload `json:"workloads,omitzero"`
+	Grants      []Grant    `json:"grants,omitzero"`
+	Tasks       TaskLimits `json:"tasks,omitzero"`
+	ProofKeys   string     `json:"proof_keys,omitzero"` // registered (when empty) or any
+}
+
+// A Workload is a platform identity that an agent may log in with.
+type Workload struct {
+	Issuer   string `json:"issuer"`
+	Subject  string `json:"subject"`
+	Audience string `json:"audience,omitzero"`
+}
+
+// TaskLimits bound the tasks an agent opens.
+type TaskLimits struct {
+	MaxDuration Duration `json:"max_duration,omitzero"`
+	MaxCalls    int      `json:"max_calls,omitzero"`
+	Required    bool     `json:"required,omitzero"`
+}
+
+// A Grant is standing permission: tools, from networks, on a condition.
+type Grant struct {
+	Tools    []ToolID       `json:"tools"`             // the tool "*" is every classified tool of the resource
+	Networks []netip.Prefix `json:"networks,omitzero"` // none means any
+	When     string         `json:"when,omitzero"`     // one Cedar expression
+}
+
+// Covers reports whether the grant lists the tool, by name or by "*".
+func (g *Grant) Covers(t ToolID) bool {
+	for _, p := range g.Tools {
+		if p.Resource == t.Resource && (p.Tool == t.Tool || p.Tool == "*") {
+			return true
+		}
+	}
+	return false
+}
+
+// A Policy holds forbids, in Cedar.
+type Policy struct {
+	Name  string `json:"name"`
+	Cedar string `json:"cedar"`
+}
+
+// A Registry is everything that manifests declare, at one moment. It is
+// immutable once shared.
+type Registry struct {
+	People    map[string]*Person
+	Classes   map[string]*Class
+	Resources map[string]*Resource
+	Agents    map[string]*Agent
+	Policies  map[string]*Policy
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	return &Registry{
+		People:    map[string]*Person{},
+		Classes:   map[string]*Class{},
+		Resources: map[string]*Resource{},
+		Agents:    map[string]*Agent{},
+		Policies:  map[string]*Policy{},
+	}
+}
+
+// An AgentState is where an agent is in its life. The zero AgentState is not
+// live.
+type AgentState struct {
+	Status Status
+	// Epoch is milliseconds since 1970 or one more than the epoch before,
+	// whichever is greater; tokens must equal it.
+	Epoch int64
+}
+
+// A Status is a state of life. The zero Status is unknown, which is not live.
+type Status string
+
+const (
+	Active     Status = "active"
+	Suspended  Status = "suspended"
+	Offboarded Status = "offboarded" // final; the name never returns
+)
+
+// An Instance is one running process of an agent. It is live exactly when its
+// agent is active and its own status is Active.
+type Instance struct {
+	ID       string
+	Agent    string
+	JKT      string // thumbprint of its key (RFC 7638)
+	JWK      string // its public key, canonical JSON
+	Alg      string // pinned at registration
+	Status   Status
+	Enrolled time.Time
+}
+
+// A Caller is who a verified request comes from. Only resource.Verifier makes
+// one; whoever holds one may trust every field.
+type Caller struct {
+	Agent       string
+	Instance    string
+	Owner       string // for the record; not in the token
+	Environment string
+	Epoch       int64
+	Task        string
+	Subject     string   // whom the agent acts for; its own name when for itself
+	Actors      []string // delegation chain, newest first
+
+	Audience string
+	TokenID  string
+	Scope    []string
+	Details  []ToolDetail
+	Expires  time.Time // the token's
+
+	JKT     string
+	Binding string // "dpop" or "mtls"
+	KeyKind string // the algorithm of the proof
+	Proof   string // hash of thumbprint and proof id; at most one request has it
+}
+
+// DetailType is the authorization_details type that the token endpoint takes
+// (RFC 9396, Section 2).
+const DetailType = "https://github.com/counterfoil/counterfoil/tool-call"
+
+// A ToolDetail is the standing form of an authorization detail: one tool at
+// one resource, and optionally bounds on its arguments. It has no call digest;
+// the one-shot form comes with approvals.
+type ToolDetail struct {
+	Type        string                `json:"type"`
+	Locations   []string              `json:"locations"`
+	Actions     []string              `json:"actions,omitzero"`
+	Tool        string                `json:"tool"`
+	ToolDigest  string                `json:"tool_digest,omitzero"`
+	ActionClass string                `json:"action_class,omitzero"`
+	Constraints map[string]Constraint `json:"constraints,omitzero"` // by JSON pointer into the arguments
+}
+
+// A Constraint bounds one argument. Exactly one member is set.
+type Constraint struct {
+	Max    string   `json:"max,omitzero"` // a decimal
+	Enum   []string `json:"enum,omitzero"`
+	Equals string   `json:"equals,omitzero"`
+}
+
+// An Action is one concrete call, ready to be decided.
+type Action struct {
+	Caller    Caller
+	Tool      ToolID
+	Arguments []byte     // canonical JSON object (RFC 8785); what is decided on is what is sent
+	Source    netip.Addr // the zero Addr is unknown, which no network holds
+}
+
+// A Duration is a time.Duration that is written as text ("15m0s") in JSON.
+type Duration time.Duration
+
+// String writes the duration as time.Duration does.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes the duration as time.Duration does.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
