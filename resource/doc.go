@@ -1,0 +1,15 @@
+// Package resource is the one verifier of requests that carry an access token:
+// the gateway uses it, and so does any other resource server. It takes tokens
+// that are bound to a key (RFC 9449) with a proof of that key, and nothing
+// else.
+//
+// What a nil error of [Verifier.Check] guarantees: the token is by this issuer,
+// for this resource alone, within its time; the proof is by the key that the
+// token is bound to, made for this method, this URL and this token, fresh, and
+// used for the first time; the agent, its instance and its epoch are not
+// revoked as far as the given [Revocation] knows. What it does not check: what
+// the token allows (scope, details, policy), and the body, which a proof does
+// not cover.
+//
+// [Verifier.Middleware] is the whole of it for an ordinary service.
+package resource
