@@ -1,0 +1,365 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// commit hands a decision to the sequencer and fills in, once it is committed,
+// where its entries are.
+func (s *Store) commit(ctx context.Context, d *decision) error {
+	d.done = make(chan error, 1)
+	if err := s.seq.submit(ctx, d); err != nil {
+		return err
+	}
+	for i, e := range d.entries {
+		e.Index, e.Time = d.index+int64(i), d.time
+	}
+	return nil
+}
+
+func prepare(entries []*ledger.Entry) ([]ledger.Draft, error) {
+	drafts := make([]ledger.Draft, len(entries))
+	for i, e := range entries {
+		var err error
+		if drafts[i], err = ledger.Prepare(e); err != nil {
+			return nil, err
+		}
+	}
+	return drafts, nil
+}
+
+// record commits one entry together with an effect that does not change it.
+func (s *Store) record(ctx context.Context, e *ledger.Entry, d *decision) error {
+	draft, err := ledger.Prepare(e)
+	if err != nil {
+		return err
+	}
+	d.entries, d.drafts = []*ledger.Entry{e}, []ledger.Draft{draft}
+	return s.commit(ctx, d)
+}
+
+// Append commits an entry that changes nothing else. Calls are not appended:
+// see Decide and Finish.
+func (s *Store) Append(ctx context.Context, e *ledger.Entry) error {
+	if e.Kind == ledger.CallDecided || e.Kind == ledger.CallFinished {
+		return fmt.Errorf("appending a %s entry: calls are decided and finished", e.Kind)
+	}
+	return s.record(ctx, e, &decision{ends: none})
+}
+
+// Refuse commits the entry of a refusal. Nothing is changed by a refusal.
+func (s *Store) Refuse(ctx context.Context, e *ledger.Entry) error {
+	return s.Append(ctx, e)
+}
+
+// Decide commits a call.decided. When the payload is not nil it is kept beside
+// the tree and the entry gets a commitment to it. An allowed call is open until
+// Finish ends it, or the next start does. The caller must not act before
+// Decide has returned nil.
+func (s *Store) Decide(ctx context.Context, e *ledger.Entry, payload []byte) error {
+	if e.Kind != ledger.CallDecided {
+		return fmt.Errorf("deciding a call with a %s entry", e.Kind)
+	}
+	d := &decision{ends: none, opens: e.Decision == ledger.Allow}
+	if payload != nil {
+		d.salt, d.payload = make([]byte, 32), payload
+		rand.Read(d.salt) // never fails: crypto/rand ends the process instead
+		e.PayloadCommitment = ledger.Commitment(d.salt, payload)
+	}
+	return s.record(ctx, e, d)
+}
+
+// Finish commits the call.finished of the open call e.Of. A call ends once:
+// the second Finish is an error, and nothing of it is recorded.
+func (s *Store) Finish(ctx context.Context, e *ledger.Entry) error {
+	if e.Kind != ledger.CallFinished {
+		return fmt.Errorf("finishing a call with a %s entry", e.Kind)
+	}
+	if e.Of < 0 {
+		return fmt.Errorf("finishing call %d: there is no such entry", e.Of)
+	}
+	return s.record(ctx, e, &decision{ends: e.Of})
+}
+
+// Issue commits a token.issued: the assertion's id is used up, and agent,
+// instance and epoch are live at that moment, or it is refused (client_refused,
+// agent_suspended, assertion_replayed). The caller must not make the token
+// before Issue has returned nil.
+func (s *Store) Issue(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error {
+	if use.Agent == "" || use.ID == "" || use.Until.IsZero() {
+		return errors.New("issuing a token without the use of an assertion")
+	}
+	// The agent's name has no NUL, so no two pairs give one text.
+	id := sha256.Sum256([]byte(use.Agent + "\x00" + use.ID))
+	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+		n, err := w.exec(useAssertion, id[:], millis(use.Until), live.Agent, live.Epoch, live.Instance)
+		if err != nil {
+			return fmt.Errorf("using an assertion: %w", err)
+		}
+		if n == 1 {
+			return nil
+		}
+		return whyNotIssued(w, live)
+	}})
+}
+
+// whyNotIssued tells an id that was used from an agent that is not live.
+func whyNotIssued(w writer, live counterfoil.Live) error {
+	status, epoch, err := agentRow(w, live.Agent)
+	if err != nil {
+		return err
+	}
+	var instance bool
+	err = w.query(liveInstance, func([]driver.Value) error {
+		instance = true
+		return nil
+	}, live.Instance, live.Agent)
+	if err != nil {
+		return fmt.Errorf("reading an instance: %w", err)
+	}
+	switch {
+	case status == counterfoil.Suspended:
+		return counterfoil.Refuse(counterfoil.AgentSuspended, "agent %q is suspended", live.Agent)
+	case status != counterfoil.Active || epoch != live.Epoch || !instance:
+		return counterfoil.Refuse(counterfoil.ClientRefused, "agent, instance or epoch is not live any more")
+	}
+	return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
+}
+
+// agentRow returns the zero status for a name that no agent ever had.
+func agentRow(w writer, agent string) (status counterfoil.Status, epoch int64, err error) {
+	err = w.query(agentStatus, func(r []driver.Value) error {
+		status, epoch = counterfoil.Status(r[0].(string)), r[1].(int64)
+		return nil
+	}, agent)
+	if err != nil {
+		return "", 0, fmt.Errorf("reading agent %q: %w", agent, err)
+	}
+	return status, epoch, nil
+}
+
+// PutCode commits an enrolment code.
+func (s *Store) PutCode(ctx context.Context, code counterfoil.EnrolmentCode, e *ledger.Entry) error {
+	now := s.opt.Now()
+	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+		if err := wantActive(w, code.Agent); err != nil {
+			return err
+		}
+		if _, err := w.exec(purgeCodes, millis(now)); err != nil {
+			return fmt.Errorf("forgetting expired codes: %w", err)
+		}
+		if _, err := w.exec(putCode, code.Hash[:], code.Agent, millis(code.Expires)); err != nil {
+			return fmt.Errorf("keeping an enrolment code: %w", err)
+		}
+		return nil
+	}})
+}
+
+// wantActive refuses what is for an agent that is not active.
+func wantActive(w writer, agent string) error {
+	status, _, err := agentRow(w, agent)
+	switch {
+	case err != nil:
+		return err
+	case status == counterfoil.Suspended:
+		return counterfoil.Refuse(counterfoil.AgentSuspended, "agent %q is suspended", agent)
+	case status == counterfoil.Offboarded:
+		return counterfoil.Refuse(counterfoil.ClientRefused, "agent %q was offboarded", agent)
+	case status != counterfoil.Active:
+		return counterfoil.Refuse(counterfoil.ClientRefused, "agent %q is not known", agent)
+	}
+	return nil
+}
+
+// Enroll spends the code with that hash and commits the instance with its key,
+// or refuses and leaves the code as it was: enrolment_refused where the code is
+// unknown, spent, expired or another agent's, or the agent is not active;
+// key_in_use where the key is or was anybody's. Of any number of concurrent
+// calls with one code, one wins.
+func (s *Store) Enroll(ctx context.Context, code [sha256.Size]byte, inst counterfoil.Instance, e *ledger.Entry) error {
+	if err := checkInstance(inst); err != nil {
+		return err
+	}
+	now := s.opt.Now()
+	inst.Status, inst.Enrolled = counterfoil.Active, fromMillis(millis(inst.Enrolled))
+	return s.record(ctx, e, &decision{
+		ends: none,
+		effect: func(w writer) error {
+			n, err := w.exec(spendCode, code[:], inst.Agent, millis(now))
+			if err != nil {
+				return fmt.Errorf("spending an enrolment code: %w", err)
+			}
+			if n != 1 {
+				return counterfoil.Refuse(counterfoil.EnrolmentRefused, "the enrolment code is not valid")
+			}
+			if err := wantActive(w, inst.Agent); err != nil {
+				if _, ok := counterfoil.AsRefusal(err); !ok {
+					return err
+				}
+				return counterfoil.RefuseAs(counterfoil.EnrolmentRefused, counterfoil.CodeOf(err), "the enrolment code is not valid")
+			}
+			return enrolInstance(w, inst)
+		},
+		learn: func(v *views) { learnInstance(v, inst) },
+	})
+}
+
+func checkInstance(i counterfoil.Instance) error {
+	if i.ID == "" || i.Agent == "" || i.JKT == "" || i.JWK == "" || i.Alg == "" {
+		return errors.New("enrolling an instance: its id, agent, thumbprint, key or algorithm is missing")
+	}
+	return nil
+}
+
+func enrolInstance(w writer, i counterfoil.Instance) error {
+	n, err := w.exec(insertKey, i.JKT, i.Agent, i.ID, int64(1))
+	if err != nil {
+		return fmt.Errorf("keeping a key: %w", err)
+	}
+	if n != 1 {
+		return counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", i.JKT)
+	}
+	n, err = w.exec(insertInstance, i.ID, i.Agent, i.JKT, i.JWK, i.Alg, millis(i.Enrolled))
+	if err != nil {
+		return fmt.Errorf("keeping an instance: %w", err)
+	}
+	if n != 1 {
+		return fmt.Errorf("keeping an instance: its id %q is taken", i.ID)
+	}
+	return nil
+}
+
+func learnInstance(v *views, i counterfoil.Instance) {
+	v.keys[i.JKT] = keyView{agent: i.Agent, instance: i.ID, registered: true, live: true}
+	v.addInstance(i)
+}
+
+// BindProofKey commits that an instance proves with one more key, of which it
+// may have most live ones beside its own. A key that this instance has already
+// is no news: nothing is committed. A key that is or was anybody else's is
+// refused (key_in_use), one too many too (proof_key_mismatch).
+func (s *Store) BindProofKey(ctx context.Context, agent, instance, jkt string, most int, e *ledger.Entry) error {
+	if agent == "" || instance == "" || jkt == "" {
+		return errors.New("binding a proof key: agent, instance or thumbprint is missing")
+	}
+	err := s.record(ctx, e, &decision{
+		ends:   none,
+		effect: func(w writer) error { return bindProofKey(w, agent, instance, jkt, int64(most)) },
+		learn: func(v *views) {
+			v.keys[jkt] = keyView{agent: agent, instance: instance, live: true}
+		},
+	})
+	if errors.Is(err, errKnown) {
+		return nil
+	}
+	return err
+}
+
+// errKnown says that there is nothing to change and so nothing to record.
+var errKnown = errors.New("known already")
+
+func bindProofKey(w writer, agent, instance, jkt string, most int64) error {
+	live := false
+	err := w.query(liveInstance, func([]driver.Value) error { live = true; return nil }, instance, agent)
+	if err != nil {
+		return fmt.Errorf("reading an instance: %w", err)
+	}
+	if !live {
+		return counterfoil.Refuse(counterfoil.ClientRefused, "instance %q of agent %q is not live", instance, agent)
+	}
+	known, ours := false, false
+	err = w.query(keyOwner, func(r []driver.Value) error {
+		known = true
+		ours = r[0].(string) == agent && r[1].(string) == instance && r[2].(int64) == 1
+		return nil
+	}, jkt)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading a key: %w", err)
+	case ours:
+		return errKnown
+	case known:
+		return counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", jkt)
+	}
+	var n int64
+	err = w.query(countProofKeys, func(r []driver.Value) error { n = r[0].(int64); return nil }, instance)
+	if err != nil {
+		return fmt.Errorf("counting proof keys: %w", err)
+	}
+	if n >= most {
+		return counterfoil.Refuse(counterfoil.ProofKeyMismatch, "instance %q has %d proof keys already; use one of them", instance, n)
+	}
+	if _, err := w.exec(insertKey, jkt, agent, instance, int64(0)); err != nil {
+		return fmt.Errorf("keeping a key: %w", err)
+	}
+	return nil
+}
+
+// PinTool commits the digest of a tool's definition; how says who or what
+// vouched for it. It replaces an earlier one.
+func (s *Store) PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error {
+	return s.record(ctx, e, &decision{
+		ends: none,
+		effect: func(w writer) error {
+			if _, err := w.exec(putPin, resource, tool, digest, how); err != nil {
+				return fmt.Errorf("keeping a pin: %w", err)
+			}
+			return nil
+		},
+		learn: func(v *views) { v.pins[pinKey{resource, tool}] = digest },
+	})
+}
+
+// SaveKeys commits keys of the issuer, each over the one of its id. What a key
+// is never changes under its id, only where it is in its life.
+func (s *Store) SaveKeys(ctx context.Context, keys []counterfoil.SigningKey, e *ledger.Entry) error {
+	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+		for _, k := range keys {
+			var sealed driver.Value // NULL once the private half is gone
+			if k.Sealed != nil {
+				sealed = k.Sealed
+			}
+			n, err := w.exec(putSigningKey, k.KID, k.Purpose, k.Alg, k.State, k.JWK, sealed,
+				millis(k.Created), millis(k.ActiveAt), millis(k.RetiredAt))
+			if err != nil {
+				return fmt.Errorf("keeping a signing key: %w", err)
+			}
+			if n != 1 {
+				return fmt.Errorf("keeping a signing key: %q is another key", k.KID)
+			}
+		}
+		return nil
+	}})
+}
+
+// Keys returns every key of the issuer, in any state, oldest first.
+func (s *Store) Keys(ctx context.Context) ([]counterfoil.SigningKey, error) {
+	rows, err := s.reads.QueryContext(ctx, sqliteTexts[readSigningKeys])
+	if err != nil {
+		return nil, counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading signing keys: %w", err))
+	}
+	defer rows.Close()
+	var keys []counterfoil.SigningKey
+	for rows.Next() {
+		var k counterfoil.SigningKey
+		var created, active, retired int64
+		err := rows.Scan(&k.KID, &k.Purpose, &k.Alg, &k.State, &k.JWK, &k.Sealed, &created, &active, &retired)
+		if err != nil {
+			return nil, counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading signing keys: %w", err))
+		}
+		k.Created, k.ActiveAt, k.RetiredAt = fromMillis(created), fromMillis(active), fromMillis(retired)
+		keys = append(keys, k)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading signing keys: %w", err))
+	}
+	return keys, nil
+}

@@ -1,0 +1,359 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// Apply commits a change of the registry, all of it or nothing. It returns
+// ErrConflict when the registry is not of the revision any more that the change
+// was computed from. A new Agent document begins the agent's life; a name that
+// was offboarded is refused (request_malformed), a key that is or was anybody's
+// too (key_in_use).
+func (s *Store) Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error {
+	p, err := s.planChange(c)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return errors.New("applying a change without an entry that records it")
+	}
+	drafts, err := prepare(entries)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, &decision{entries: entries, drafts: drafts, ends: none, effect: p.effect, learn: p.learn})
+}
+
+// A changePlan is a change with everything parsed.
+type changePlan struct {
+	counterfoil.Change
+	next   string // the revision after it
+	epoch  int64  // of agents that begin their life
+	nouns  []noun
+	begins []string          // agents that did; filled in by the effect
+	ended  map[string]string // instance to agent, of EndKeys
+}
+
+func (s *Store) planChange(c counterfoil.Change) (*changePlan, error) {
+	next, err := nextOf(c.Base)
+	if err != nil {
+		return nil, fmt.Errorf("applying a change: %w", err)
+	}
+	p := &changePlan{Change: c, next: next, epoch: millis(s.opt.Now()), ended: map[string]string{}}
+	for _, d := range c.Put {
+		n, err := parseDocument(d)
+		if err != nil {
+			return nil, fmt.Errorf("applying a change: %w", err)
+		}
+		p.nouns = append(p.nouns, n)
+	}
+	for _, k := range c.Delete {
+		if k.Kind == counterfoil.KindAgent {
+			return nil, fmt.Errorf("applying a change: agent %q must be offboarded, not deleted", k.Name)
+		}
+	}
+	p.NewKeys = make([]counterfoil.Instance, len(c.NewKeys))
+	for i, inst := range c.NewKeys {
+		if err := checkInstance(inst); err != nil {
+			return nil, err
+		}
+		inst.Status, inst.Enrolled = counterfoil.Active, fromMillis(millis(inst.Enrolled))
+		p.NewKeys[i] = inst
+	}
+	for _, id := range c.EndKeys {
+		inst, ok := s.Instance(id)
+		if !ok {
+			return nil, fmt.Errorf("applying a change: instance %q is not known", id)
+		}
+		p.ended[id] = inst.Agent
+	}
+	return p, nil
+}
+
+func (p *changePlan) effect(w writer) error {
+	n, err := w.exec(nextRevision, p.Base, p.next)
+	if err != nil {
+		return fmt.Errorf("changing the registry: %w", err)
+	}
+	if n != 1 {
+		return ErrConflict
+	}
+	for i, d := range p.Put {
+		if p.nouns[i].agent != nil {
+			if err := p.beginLife(w, d.Name); err != nil {
+				return err
+			}
+		}
+		if _, err := w.exec(putDocument, d.Kind, d.Name, string(d.Body)); err != nil {
+			return fmt.Errorf("keeping %s %q: %w", d.Kind, d.Name, err)
+		}
+	}
+	for _, k := range p.Delete {
+		n, err := w.exec(deleteDocument, k.Kind, k.Name)
+		if err != nil {
+			return fmt.Errorf("deleting %s %q: %w", k.Kind, k.Name, err)
+		}
+		if n != 1 {
+			return fmt.Errorf("deleting %s %q: there is none", k.Kind, k.Name)
+		}
+	}
+	for id, agent := range p.ended {
+		if err := endInstanceAndKeys(w, id, agent); err != nil {
+			return err
+		}
+	}
+	for _, inst := range p.NewKeys {
+		if err := wantActive(w, inst.Agent); err != nil {
+			return err
+		}
+		if err := enrolInstance(w, inst); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beginLife begins the life of an agent that never was. One that is stays what
+// it is; one that was offboarded never returns.
+func (p *changePlan) beginLife(w writer, agent string) error {
+	n, err := w.exec(insertAgent, agent, p.epoch)
+	if err != nil {
+		return fmt.Errorf("keeping agent %q: %w", agent, err)
+	}
+	if n == 1 {
+		p.begins = append(p.begins, agent)
+		return nil
+	}
+	status, _, err := agentRow(w, agent)
+	if err != nil {
+		return err
+	}
+	if status == counterfoil.Offboarded {
+		return counterfoil.Refuse(counterfoil.RequestMalformed,
+			"agent %q was offboarded: names are never given twice; choose another", agent)
+	}
+	return nil
+}
+
+func endInstanceAndKeys(w writer, id, agent string) error {
+	if _, err := w.exec(endInstance, id, agent); err != nil {
+		return fmt.Errorf("ending instance %q: %w", id, err)
+	}
+	if _, err := w.exec(endKeysOfInstance, id); err != nil {
+		return fmt.Errorf("ending the keys of instance %q: %w", id, err)
+	}
+	return nil
+}
+
+func (p *changePlan) learn(v *views) {
+	r := cloneRegistry(v.registry)
+	for _, n := range p.nouns {
+		n.put(r)
+	}
+	for _, k := range p.Delete {
+		remove(r, k)
+	}
+	v.registry, v.revision = r, p.next
+	for _, agent := range p.begins {
+		v.agents[agent] = counterfoil.AgentState{Status: counterfoil.Active, Epoch: p.epoch}
+	}
+	for id := range p.ended {
+		v.endInstance(id)
+	}
+	for _, inst := range p.NewKeys {
+		learnInstance(v, inst)
+	}
+}
+
+// A lifeChange moves an agent to another state of life. The entry is changed
+// by it, so the change works on a copy until it is committed.
+type lifeChange struct {
+	agent string
+	now   int64
+	entry ledger.Entry
+	state counterfoil.AgentState
+	took  counterfoil.Voided
+}
+
+// live commits a change of an agent's life: move makes it, learn tells the
+// views.
+func (s *Store) live(ctx context.Context, agent string, e *ledger.Entry, move func(*lifeChange, writer) error, learn func(*lifeChange, *views)) (*lifeChange, error) {
+	c := &lifeChange{agent: agent, now: millis(s.opt.Now()), entry: *e}
+	d := &decision{
+		entries: []*ledger.Entry{&c.entry},
+		ends:    none,
+		effect: func(w writer) error {
+			if err := move(c, w); err != nil {
+				return err
+			}
+			var err error
+			if c.state.Status, c.state.Epoch, err = agentRow(w, agent); err != nil {
+				return err
+			}
+			c.took.Epoch = c.state.Epoch
+			c.describe()
+			return nil
+		},
+		learn: func(v *views) {
+			v.agents[agent] = c.state
+			if learn != nil {
+				learn(c, v)
+			}
+		},
+	}
+	if err := s.commit(ctx, d); err != nil {
+		return nil, err
+	}
+	*e = c.entry
+	return c, nil
+}
+
+// describe writes into the entry what the change took, so that the log says it
+// without the tables.
+func (c *lifeChange) describe() {
+	c.entry.Agent, c.entry.Epoch = c.agent, c.state.Epoch
+	if len(c.took.Instances)+len(c.took.Keys) == 0 {
+		return
+	}
+	detail := map[string]any{"instances": c.took.Instances, "keys": c.took.Keys}
+	for name, v := range c.entry.Detail {
+		detail[name] = v
+	}
+	c.entry.Detail = detail
+}
+
+// Suspend commits that an agent does nothing until it is resumed. Its epoch
+// rises, so that tokens from before stay void afterwards.
+func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) error {
+	_, err := s.live(ctx, agent, e, func(c *lifeChange, w writer) error {
+		n, err := w.exec(suspendAgent, agent, c.now)
+		if err != nil {
+			return fmt.Errorf("suspending agent %q: %w", agent, err)
+		}
+		if n != 1 {
+			return wrongState(w, agent, "suspended")
+		}
+		return nil
+	}, nil)
+	return err
+}
+
+// Resume commits that a suspended agent is active again, at the epoch that its
+// suspension gave it.
+func (s *Store) Resume(ctx context.Context, agent string, e *ledger.Entry) error {
+	_, err := s.live(ctx, agent, e, func(_ *lifeChange, w writer) error {
+		n, err := w.exec(resumeAgent, agent)
+		if err != nil {
+			return fmt.Errorf("resuming agent %q: %w", agent, err)
+		}
+		if n != 1 {
+			return wrongState(w, agent, "resumed")
+		}
+		return nil
+	}, nil)
+	return err
+}
+
+// wrongState says why an agent cannot be suspended, resumed or offboarded.
+func wrongState(w writer, agent, what string) error {
+	status, _, err := agentRow(w, agent)
+	if err != nil {
+		return err
+	}
+	if status == "" {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "there is no agent %q", agent)
+	}
+	return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q is %s and cannot be %s", agent, status, what)
+}
+
+// Offboard commits the end of an agent, in one transaction: its tokens,
+// instances and keys are void, its document is gone, and neither its name nor
+// any of its keys is ever accepted again.
+func (s *Store) Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error) {
+	next := ""
+	c, err := s.live(ctx, agent, e,
+		func(c *lifeChange, w writer) error {
+			var err error
+			next, err = offboard(c, w)
+			return err
+		},
+		func(c *lifeChange, v *views) {
+			r := cloneRegistry(v.registry)
+			delete(r.Agents, agent)
+			v.registry, v.revision = r, next
+			for _, id := range v.ofAgent[agent] {
+				i := v.instances[id]
+				i.Status = counterfoil.Offboarded
+				v.instances[id] = i
+			}
+			for _, jkt := range c.took.Keys {
+				v.endKey(jkt)
+			}
+		})
+	if err != nil {
+		return counterfoil.Voided{}, err
+	}
+	return c.took, nil
+}
+
+func offboard(c *lifeChange, w writer) (revision string, err error) {
+	n, err := w.exec(offboardAgent, c.agent, c.now)
+	if err != nil {
+		return "", fmt.Errorf("offboarding agent %q: %w", c.agent, err)
+	}
+	if n != 1 {
+		return "", wrongState(w, c.agent, "offboarded")
+	}
+	if c.took.Instances, err = texts(w, liveInstancesOfAgent, c.agent); err != nil {
+		return "", err
+	}
+	if c.took.Keys, err = texts(w, liveKeysOfAgent, c.agent); err != nil {
+		return "", err
+	}
+	if _, err := w.exec(endInstancesOfAgent, c.agent); err != nil {
+		return "", fmt.Errorf("ending the instances of %q: %w", c.agent, err)
+	}
+	if _, err := w.exec(endKeysOfAgent, c.agent); err != nil {
+		return "", fmt.Errorf("ending the keys of %q: %w", c.agent, err)
+	}
+	if _, err := w.exec(deleteDocument, counterfoil.KindAgent, c.agent); err != nil {
+		return "", fmt.Errorf("deleting the document of %q: %w", c.agent, err)
+	}
+	return advanceRevision(w)
+}
+
+// advanceRevision gives the registry its next revision, whatever it is now.
+func advanceRevision(w writer) (string, error) {
+	var now string
+	err := w.query(getMeta, func(r []driver.Value) error { now = r[0].(string); return nil }, "revision")
+	if err != nil {
+		return "", fmt.Errorf("reading the registry's revision: %w", err)
+	}
+	next, err := nextOf(now)
+	if err != nil {
+		return "", err
+	}
+	if _, err := w.exec(nextRevision, now, next); err != nil {
+		return "", fmt.Errorf("changing the registry: %w", err)
+	}
+	return next, nil
+}
+
+// texts returns the first column of a query, which is text.
+func texts(w writer, st statement, args ...driver.Value) ([]string, error) {
+	var out []string
+	err := w.query(st, func(r []driver.Value) error {
+		out = append(out, r[0].(string))
+		return nil
+	}, args...)
+	if err != nil {
+		return nil, fmt.Errorf("reading what an agent has: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,364 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// views is what is kept in memory of the tables. It is rebuilt by Open, changed
+// by the sequencer after a commit, and read by everyone under Store.mu.
+type views struct {
+	registry *counterfoil.Registry // immutable: replaced, never changed
+	revision string
+
+	agents    map[string]counterfoil.AgentState
+	instances map[string]counterfoil.Instance
+	ofAgent   map[string][]string // ids of an agent's instances, in order of enrolment
+	keys      map[string]keyView
+	pins      map[pinKey]string
+}
+
+type keyView struct {
+	agent, instance  string
+	registered, live bool
+}
+
+type pinKey struct{ resource, tool string }
+
+func newViews() *views {
+	return &views{
+		registry:  counterfoil.NewRegistry(),
+		agents:    map[string]counterfoil.AgentState{},
+		instances: map[string]counterfoil.Instance{},
+		ofAgent:   map[string][]string{},
+		keys:      map[string]keyView{},
+		pins:      map[pinKey]string{},
+	}
+}
+
+// loadViews reads the tables.
+func loadViews(w writer) (*views, error) {
+	v := newViews()
+	err := w.query(getMeta, func(r []driver.Value) error {
+		v.revision = r[0].(string)
+		return nil
+	}, "revision")
+	if err != nil {
+		return nil, err
+	}
+	err = w.query(readDocuments, func(r []driver.Value) error {
+		d, err := parseDocument(counterfoil.Document{Kind: r[0].(string), Name: r[1].(string), Body: []byte(r[2].(string))})
+		if err != nil {
+			return err
+		}
+		d.put(v.registry)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = w.query(readAgents, func(r []driver.Value) error {
+		v.agents[r[0].(string)] = counterfoil.AgentState{Status: counterfoil.Status(r[1].(string)), Epoch: r[2].(int64)}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = w.query(readInstances, func(r []driver.Value) error {
+		v.addInstance(counterfoil.Instance{
+			ID: r[0].(string), Agent: r[1].(string), JKT: r[2].(string), JWK: r[3].(string), Alg: r[4].(string),
+			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)),
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, ids := range v.ofAgent {
+		slices.SortFunc(ids, func(a, b string) int { return v.instances[a].Enrolled.Compare(v.instances[b].Enrolled) })
+	}
+	err = w.query(readKeys, func(r []driver.Value) error {
+		v.keys[r[0].(string)] = keyView{agent: r[1].(string), instance: r[2].(string), registered: r[3].(int64) == 1, live: r[4].(int64) == 1}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = w.query(readPins, func(r []driver.Value) error {
+		v.pins[pinKey{r[0].(string), r[1].(string)}] = r[2].(string)
+		return nil
+	})
+	return v, err
+}
+
+func (v *views) addInstance(i counterfoil.Instance) {
+	v.instances[i.ID] = i
+	// A fresh slice: readers may hold the one before.
+	v.ofAgent[i.Agent] = append(slices.Clip(v.ofAgent[i.Agent]), i.ID)
+}
+
+// endInstance marks an instance and its keys dead.
+func (v *views) endInstance(id string) {
+	i := v.instances[id]
+	i.Status = counterfoil.Offboarded
+	v.instances[id] = i
+	for jkt, k := range v.keys {
+		if k.instance == id {
+			k.live = false
+			v.keys[jkt] = k
+		}
+	}
+}
+
+func (v *views) endKey(jkt string) {
+	k := v.keys[jkt]
+	k.live = false
+	v.keys[jkt] = k
+}
+
+// A noun is a parsed document.
+type noun struct {
+	name     string
+	person   *counterfoil.Person
+	class    *counterfoil.Class
+	resource *counterfoil.Resource
+	agent    *counterfoil.Agent
+	policy   *counterfoil.Policy
+}
+
+// parseDocument reads a document. One that does not name itself as it is filed
+// is an error, here and at the next start.
+func parseDocument(d counterfoil.Document) (noun, error) {
+	n := noun{name: d.Name}
+	var err error
+	var name string
+	switch d.Kind {
+	case counterfoil.KindPerson:
+		n.person, err = parseNoun[counterfoil.Person](d.Body)
+		name = nameOf(n.person, func(p *counterfoil.Person) string { return p.Name })
+	case counterfoil.KindClass:
+		n.class, err = parseNoun[counterfoil.Class](d.Body)
+		name = nameOf(n.class, func(c *counterfoil.Class) string { return c.Name })
+	case counterfoil.KindResource:
+		n.resource, err = parseNoun[counterfoil.Resource](d.Body)
+		name = nameOf(n.resource, func(r *counterfoil.Resource) string { return r.Name })
+	case counterfoil.KindAgent:
+		n.agent, err = parseNoun[counterfoil.Agent](d.Body)
+		name = nameOf(n.agent, func(a *counterfoil.Agent) string { return a.Name })
+	case counterfoil.KindPolicy:
+		n.policy, err = parseNoun[counterfoil.Policy](d.Body)
+		name = nameOf(n.policy, func(p *counterfoil.Policy) string { return p.Name })
+	default:
+		err = fmt.Errorf("no such kind")
+	}
+	if err == nil && name != d.Name {
+		err = fmt.Errorf("the document calls itself %q", name)
+	}
+	if err != nil {
+		return noun{}, fmt.Errorf("reading %s %q: %w", d.Kind, d.Name, err)
+	}
+	return n, nil
+}
+
+func parseNoun[T any](body []byte) (*T, error) {
+	v := new(T)
+	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true)); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func nameOf[T any](v *T, name func(*T) string) string {
+	if v == nil {
+		return ""
+	}
+	return name(v)
+}
+
+// put adds the noun to a registry that nobody else has yet.
+func (n noun) put(r *counterfoil.Registry) {
+	switch {
+	case n.person != nil:
+		r.People[n.name] = n.person
+	case n.class != nil:
+		r.Classes[n.name] = n.class
+	case n.resource != nil:
+		r.Resources[n.name] = n.resource
+	case n.agent != nil:
+		r.Agents[n.name] = n.agent
+	case n.policy != nil:
+		r.Policies[n.name] = n.policy
+	}
+}
+
+func remove(r *counterfoil.Registry, k counterfoil.DocKey) {
+	switch k.Kind {
+	case counterfoil.KindPerson:
+		delete(r.People, k.Name)
+	case counterfoil.KindClass:
+		delete(r.Classes, k.Name)
+	case counterfoil.KindResource:
+		delete(r.Resources, k.Name)
+	case counterfoil.KindAgent:
+		delete(r.Agents, k.Name)
+	case counterfoil.KindPolicy:
+		delete(r.Policies, k.Name)
+	}
+}
+
+// cloneRegistry copies the maps. The nouns in them never change.
+func cloneRegistry(r *counterfoil.Registry) *counterfoil.Registry {
+	return &counterfoil.Registry{
+		People:    maps.Clone(r.People),
+		Classes:   maps.Clone(r.Classes),
+		Resources: maps.Clone(r.Resources),
+		Agents:    maps.Clone(r.Agents),
+		Policies:  maps.Clone(r.Policies),
+	}
+}
+
+// Registry returns what is declared now and its revision, which changes with
+// every change of it. The registry is immutable.
+func (s *Store) Registry() (*counterfoil.Registry, string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.views.registry, s.views.revision
+}
+
+// AgentState returns where an agent is in its life; the zero AgentState for a
+// name that no agent ever had.
+func (s *Store) AgentState(agent string) counterfoil.AgentState {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.views.agents[agent]
+}
+
+// AgentStates returns the life of every agent that ever was.
+func (s *Store) AgentStates() map[string]counterfoil.AgentState {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.views.agents)
+}
+
+// Instance returns an instance, dead ones included.
+func (s *Store) Instance(id string) (counterfoil.Instance, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	i, ok := s.views.instances[id]
+	return i, ok
+}
+
+// Instances returns the instances that an agent ever had, oldest first.
+func (s *Store) Instances(agent string) []counterfoil.Instance {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := s.views.ofAgent[agent]
+	out := make([]counterfoil.Instance, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, s.views.instances[id])
+	}
+	return out
+}
+
+// InstanceByKey returns the instance whose own, registered key has that
+// thumbprint, dead ones included. Proof keys that an instance bound are not its
+// own: see ProofKey.
+func (s *Store) InstanceByKey(jkt string) (counterfoil.Instance, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	k, ok := s.views.keys[jkt]
+	if !ok || !k.registered {
+		return counterfoil.Instance{}, false
+	}
+	i, ok := s.views.instances[k.instance]
+	return i, ok
+}
+
+// AgentOfKey returns the agent that has, or ever had, the key with that
+// thumbprint.
+func (s *Store) AgentOfKey(jkt string) (agent string, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	k, ok := s.views.keys[jkt]
+	return k.agent, ok
+}
+
+// ProofKey returns the agent and the instance that a live key with that
+// thumbprint proves for, the instance's own key included.
+func (s *Store) ProofKey(jkt string) (agent, instance string, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	k, ok := s.views.keys[jkt]
+	if !ok || !k.live {
+		return "", "", false
+	}
+	return k.agent, k.instance, true
+}
+
+// Pin returns the pinned digest of a tool's definition.
+func (s *Store) Pin(resource, tool string) (digest string, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	digest, ok = s.views.pins[pinKey{resource, tool}]
+	return digest, ok
+}
+
+// Revoked returns nil exactly when the caller's agent is active at the token's
+// epoch and its instance and key are live; a refusal otherwise. What it looks
+// at includes every change that was acknowledged.
+func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v := s.views
+	a, ok := v.agents[c.Agent]
+	switch {
+	case !ok || c.Agent == "":
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q is not known", c.Agent)
+	case a.Status == counterfoil.Suspended:
+		return counterfoil.Refuse(counterfoil.AgentSuspended, "agent %q is suspended", c.Agent)
+	case a.Status != counterfoil.Active:
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q was offboarded", c.Agent)
+	case a.Epoch != c.Epoch:
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token is of epoch %d, agent %q is at epoch %d", c.Epoch, c.Agent, a.Epoch)
+	}
+	i, ok := v.instances[c.Instance]
+	if !ok || i.Agent != c.Agent || i.Status != counterfoil.Active {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "instance %q of agent %q is not live", c.Instance, c.Agent)
+	}
+	if k, ok := v.keys[c.JKT]; ok && (!k.live || k.instance != c.Instance) {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the key is not a live key of instance %q", c.Instance)
+	}
+	return nil
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// A revision is a counter, as text: nobody reads anything into it.
+func nextOf(revision string) (string, error) {
+	n, err := strconv.ParseUint(revision, 10, 63)
+	if err != nil {
+		return "", fmt.Errorf("revision %q is not a number", revision)
+	}
+	return strconv.FormatUint(n+1, 10), nil
+}

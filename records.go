@@ -1,0 +1,73 @@
+package counterfoil
+
+import "time"
+
+// What engines hand to the store beside a ledger entry. They are here because
+// neither may import the other.
+
+// Kinds of Document.
+const (
+	KindPerson   = "Person"
+	KindClass    = "Class"
+	KindResource = "Resource"
+	KindAgent    = "Agent"
+	KindPolicy   = "Policy"
+)
+
+// A DocKey names a document of the registry.
+type DocKey struct{ Kind, Name string }
+
+// A Document is a declared noun as it is kept: Body is the JSON of the Person,
+// Class, Resource, Agent or Policy.
+type Document struct {
+	Kind, Name string
+	Body       []byte
+}
+
+// A Change is what one apply does to the registry, all of it or nothing.
+type Change struct {
+	// Base is the revision of the registry that the change was computed from.
+	// A change of another revision is not made.
+	Base string
+
+	Put     []Document
+	Delete  []DocKey   // never an Agent: agents are offboarded
+	NewKeys []Instance // an instance for each key that an Agent document adds
+	EndKeys []string   // ids of the instances whose key left its Agent document
+}
+
+// An AssertionUse is the one use of a client assertion's id. It is remembered
+// until Until, after which no assertion with that id can be valid.
+type AssertionUse struct {
+	Agent, ID string
+	Until     time.Time
+}
+
+// Live names what has to be live, at that very epoch, for a decision to stand.
+type Live struct {
+	Agent, Instance string
+	Epoch           int64
+}
+
+// An EnrolmentCode is a one-time code for the enrolment of an instance, known
+// by its hash only.
+type EnrolmentCode struct {
+	Hash    [32]byte // SHA-256
+	Agent   string
+	Expires time.Time
+}
+
+// Voided is what offboarding or suspending an agent took from it.
+type Voided struct {
+	Epoch     int64    // the new one: every token of an older one is void
+	Instances []string // ids
+	Keys      []string // thumbprints
+}
+
+// A SigningKey is one of the issuer's keys as it is kept.
+type SigningKey struct {
+	KID, Purpose, Alg, State     string
+	JWK                          []byte // public, canonical
+	Sealed                       []byte // private, sealed under the key encryption key; nil once it never signs again
+	Created, ActiveAt, RetiredAt time.Time
+}
