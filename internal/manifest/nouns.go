@@ -1,0 +1,420 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template/parse"
+
+	"github.com/go-json-experiment/json"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/policy"
+)
+
+// noun reads a document of a known kind.
+func (d *doc) noun(kind, name string, n *yaml.Node) any {
+	var k, s string
+	m := members{"kind": d.text(&k), "name": d.text(&s, counterfoil.CheckName)}
+	switch kind {
+	case KindPerson:
+		return d.person(n, m, name)
+	case KindClass:
+		return d.class(n, m, name)
+	case KindResource:
+		return d.resource(n, m, name)
+	case KindAgent:
+		return d.agent(n, m, name)
+	default:
+		p := &counterfoil.Policy{Name: name}
+		m["cedar"] = d.cedar(&p.Cedar)
+		d.object(n, "", m, "name", "cedar")
+		return p
+	}
+}
+
+func (d *doc) person(n *yaml.Node, m members, name string) *counterfoil.Person {
+	p := &counterfoil.Person{Name: name}
+	m["email"] = d.text(&p.Email, checkEmail)
+	m["groups"] = d.words(&p.Groups, counterfoil.CheckName)
+	m["roles"] = d.words(&p.Roles, func(s string) error {
+		switch s {
+		case "admin", "auditor":
+			return nil
+		case "approver":
+			return errors.New("approver is no role; who approves is said by groups and by the class's approvers")
+		}
+		return fmt.Errorf("%.40q is none of admin, auditor%s", s, hint(s, []string{"admin", "auditor"}))
+	})
+	d.object(n, "", m, "name")
+	return p
+}
+
+func checkEmail(s string) error {
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || local == "" || domain == "" || len(s) > 254 || strings.ContainsAny(domain, "@") || strings.ContainsAny(s, " <>,;\"") {
+		return fmt.Errorf("%.80q is not an email address", s)
+	}
+	return nil
+}
+
+func (d *doc) class(n *yaml.Node, m members, name string) *counterfoil.Class {
+	c := &counterfoil.Class{Name: name}
+	m["tier"] = func(n *yaml.Node, at string) {
+		var s string
+		d.enum(&s, "routine", "guarded", "irreversible", "forbidden")(n, at)
+		if s != "" {
+			c.Tier, _ = counterfoil.ParseTier(s)
+		}
+	}
+	m["approvers"] = d.approvers(&c.Approvers)
+	m["window"] = d.duration(&c.Window)
+	m["template"] = d.text(&c.Template, checkTemplate)
+	m["limits"] = d.list(func(n *yaml.Node, at string) {
+		var l counterfoil.Limit
+		d.object(n, at, members{
+			"sum":    d.text(&l.Sum, checkFieldName),
+			"per":    d.enum(&l.Per, "agent"),
+			"window": d.duration(&l.Window),
+			"max":    d.decimal(&l.Max),
+		}, "sum", "per", "window", "max")
+		c.Limits = append(c.Limits, l)
+	})
+	m["payload"] = d.enum(&c.Payload, "full", "digest", "none")
+	m["owner_may_approve"] = d.flag(&c.OwnerMayApprove)
+	m["authenticators"] = d.words(&c.Authenticators, checkAAGUID)
+	m["insecure_lower_tier"] = d.flag(&c.InsecureLowerTier)
+	d.object(n, "", m, "name", "tier")
+	// A zero tier is stricter than any minimum, so a tier that could not be read
+	// is not reported a second time.
+	if low := counterfoil.LowestTier(name); c.Tier > low && !c.InsecureLowerTier {
+		d.fail(n, "tier", "class %s cannot be below %s: what it does cannot be taken back; `insecure_lower_tier: true` allows it and is recorded", name, low)
+	}
+	return c
+}
+
+// approvers reads [a, b], one of either, or [[a], [b]], one of a and one of b.
+func (d *doc) approvers(dst *[][]string) handler {
+	return func(n *yaml.Node, at string) {
+		if !d.plain(n, at, yaml.SequenceNode) {
+			return
+		}
+		if len(n.Content) == 0 {
+			d.fail(n, at, "is empty; name a group or leave the member out")
+			return
+		}
+		if n.Content[0].Kind != yaml.SequenceNode {
+			var one []string
+			d.words(&one, counterfoil.CheckName)(n, at)
+			*dst = [][]string{one}
+			return
+		}
+		d.list(func(n *yaml.Node, at string) {
+			var one []string
+			d.words(&one, counterfoil.CheckName)(n, at)
+			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+				d.fail(n, at, "is empty; name a group")
+			}
+			*dst = append(*dst, one)
+		})(n, at)
+	}
+}
+
+var aaguid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+func checkAAGUID(s string) error {
+	if !aaguid.MatchString(s) {
+		return fmt.Errorf("%.60q is not an AAGUID: 32 lower-case hexadecimal digits in groups of 8-4-4-4-12", s)
+	}
+	return nil
+}
+
+// checkTemplate takes Go's template syntax without functions: a template shows
+// fields and branches on them.
+func checkTemplate(s string) error {
+	if _, err := parse.Parse("template", s, "", "", map[string]any{}); err != nil {
+		return fmt.Errorf("is not a template: %s", strings.TrimPrefix(err.Error(), "template: template:"))
+	}
+	return nil
+}
+
+var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+func checkFieldName(s string) error {
+	if !fieldName.MatchString(s) {
+		return fmt.Errorf("%.80q is not a field's name: letters, digits and _, at most 64, no digit first", s)
+	}
+	return nil
+}
+
+func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
+	a := &counterfoil.Agent{Name: name}
+	m["owner"] = d.text(&a.Owner, counterfoil.CheckName)
+	m["purpose"] = d.text(&a.Purpose)
+	m["environment"] = d.text(&a.Environment, counterfoil.CheckName)
+	m["keys"] = d.list(func(n *yaml.Node, at string) { d.key(&a.Keys, n, at) })
+	m["workloads"] = d.list(func(n *yaml.Node, at string) {
+		var w counterfoil.Workload
+		d.object(n, at, members{
+			"issuer":   d.text(&w.Issuer, checkIssuer),
+			"subject":  d.text(&w.Subject),
+			"audience": d.text(&w.Audience),
+		}, "issuer", "subject")
+		a.Workloads = append(a.Workloads, w)
+	})
+	m["grants"] = d.list(func(n *yaml.Node, at string) { a.Grants = append(a.Grants, d.grant(n, at)) })
+	m["tasks"] = func(n *yaml.Node, at string) {
+		d.object(n, at, members{
+			"max_duration": d.duration(&a.Tasks.MaxDuration),
+			"max_calls":    d.count(&a.Tasks.MaxCalls),
+			"required":     d.flag(&a.Tasks.Required),
+		})
+	}
+	m["proof_keys"] = d.enum(&a.ProofKeys, "registered", "any")
+	d.object(n, "", m, "name", "owner", "environment")
+	return a
+}
+
+func (d *doc) grant(n *yaml.Node, at string) counterfoil.Grant {
+	var g counterfoil.Grant
+	d.object(n, at, members{
+		"tools": d.list(func(n *yaml.Node, at string) {
+			var s string
+			d.text(&s)(n, at)
+			if s == "" {
+				return
+			}
+			id, err := parseGrantTool(s)
+			switch {
+			case err != nil:
+				d.fail(n, at, "%v", err)
+			case slices.Contains(g.Tools, id):
+				d.fail(n, at, "%q is there twice", s)
+			default:
+				g.Tools = append(g.Tools, id)
+			}
+		}),
+		"networks": d.list(func(n *yaml.Node, at string) {
+			var s string
+			d.text(&s)(n, at)
+			if s == "" {
+				return
+			}
+			p, err := parseNetwork(s)
+			switch {
+			case err != nil:
+				d.fail(n, at, "%v", err)
+			case slices.Contains(g.Networks, p):
+				d.fail(n, at, "%q is there twice", s)
+			default:
+				g.Networks = append(g.Networks, p)
+			}
+		}),
+		"when": d.cedar(&g.When),
+	}, "tools")
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		// An empty list of tools grants nothing and an empty list of networks
+		// looks like none while it means any.
+		if k, v := n.Content[i].Value, n.Content[i+1]; v.Kind == yaml.SequenceNode && len(v.Content) == 0 && (k == "tools" || k == "networks") {
+			d.fail(v, join(at, k), "is empty; leave the %s out", map[string]string{"tools": "grant", "networks": "member"}[k])
+		}
+	}
+	return g
+}
+
+// parseGrantTool reads resource/tool and resource/*.
+func parseGrantTool(s string) (counterfoil.ToolID, error) {
+	if r, ok := strings.CutSuffix(s, "/*"); ok {
+		return counterfoil.ToolID{Resource: r, Tool: "*"}, counterfoil.CheckName(r)
+	}
+	if strings.Contains(s, "*") {
+		return counterfoil.ToolID{}, fmt.Errorf("%.160q has a *; the only pattern is resource/*, every tool that the resource's manifest classifies", s)
+	}
+	return counterfoil.ParseToolID(s)
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			return netip.Prefix{}, fmt.Errorf("%q is an address; write the network as %s/%d", s, a, a.BitLen())
+		}
+		return netip.Prefix{}, fmt.Errorf("%.80q is not a network such as 10.0.0.0/8 or \"::1/128\"", s)
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is IPv4 written as IPv6; write it as IPv4", s)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its length; did you mean %s?", s, p.Masked())
+	}
+	return p, nil
+}
+
+// key reads a public JWK, written as a mapping or as JSON text, and keeps it in
+// canonical form with its required members alone.
+func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
+	var raw []byte
+	if n.Kind == yaml.MappingNode {
+		m := map[string]any{}
+		all := members{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name := n.Content[i].Value
+			all[name] = func(n *yaml.Node, at string) { m[name] = d.jwkMember(n, at) }
+		}
+		before := len(d.problems)
+		d.object(n, at, all)
+		if len(d.problems) > before {
+			return
+		}
+		var err error
+		if raw, err = json.Marshal(m, json.Deterministic(true)); err != nil {
+			d.fail(n, at, "is not a JWK: %v", err)
+			return
+		}
+	} else {
+		s, ok := d.scalar(n, at, "a public JWK, as a mapping or as JSON text", "!!str")
+		if !ok {
+			return
+		}
+		raw = []byte(s)
+	}
+	key, err := credential.ParseJWK(raw)
+	if err != nil {
+		d.fail(n, at, "is not a public key that is taken here: %v", err)
+		return
+	}
+	if jwk := string(key.JWK()); slices.Contains(*dst, jwk) {
+		d.fail(n, at, "the key %s is there twice", key.Thumbprint())
+	} else {
+		*dst = append(*dst, jwk)
+	}
+}
+
+// jwkMember reads a member of a JWK: text, or a list of texts (key_ops, x5c).
+func (d *doc) jwkMember(n *yaml.Node, at string) any {
+	if n.Kind == yaml.SequenceNode {
+		var list []string
+		d.list(func(n *yaml.Node, at string) {
+			s, _ := d.scalar(n, at, "text", "!!str")
+			list = append(list, s)
+		})(n, at)
+		return list
+	}
+	s, _ := d.scalar(n, at, "text", "!!str")
+	return s
+}
+
+func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resource {
+	r := &counterfoil.Resource{Name: name, Binding: counterfoil.BindingRequire}
+	m["type"] = d.enum(&r.Type, counterfoil.ResourceMCP, counterfoil.ResourceHTTP, counterfoil.ResourceDirect)
+	m["environment"] = d.text(&r.Environment, counterfoil.CheckName)
+	m["upstream"] = d.text(&r.Upstream, checkUpstream)
+	m["public_url"] = d.text(&r.PublicURL, checkPublicURL)
+	m["binding"] = d.enum(&r.Binding, counterfoil.BindingObserve, counterfoil.BindingPrefer, counterfoil.BindingRequire)
+	m["credential"] = func(n *yaml.Node, at string) {
+		r.Credential = &counterfoil.UpstreamCredential{}
+		d.object(n, at, members{
+			"header": d.text(&r.Credential.Header, checkHeaderName),
+			"prefix": d.text(&r.Credential.Prefix),
+			"file":   d.text(&r.Credential.File, checkSecretFile),
+		}, "header", "file")
+	}
+	var nodes []*yaml.Node
+	m["tools"] = d.list(func(n *yaml.Node, at string) {
+		r.Tools = append(r.Tools, d.tool(n, at))
+		nodes = append(nodes, n)
+	})
+	m["resources"] = d.text(&r.Resources, counterfoil.CheckName)
+	m["prompts"] = d.text(&r.Prompts, counterfoil.CheckName)
+	before := len(d.problems)
+	d.object(n, "", m, "name", "type", "environment")
+	if len(d.problems) == before {
+		d.resourceWhole(n, r, nodes)
+	}
+	return r
+}
+
+// resourceWhole checks what concerns several members of a resource at once.
+func (d *doc) resourceWhole(n *yaml.Node, r *counterfoil.Resource, tools []*yaml.Node) {
+	fronted := r.Type != counterfoil.ResourceDirect
+	switch {
+	case fronted && r.Upstream == "":
+		d.fail(n, "", "member \"upstream\" is missing: the gateway forwards to it; a resource that is not fronted has type direct")
+	case !fronted && r.PublicURL == "":
+		d.fail(n, "", "member \"public_url\" is missing: a direct resource is known to agents by its own URL")
+	}
+	refuse := func(have bool, member, why string) {
+		if have {
+			d.problem(d.pos[member], "%s: %s: %s", d.label, member, why)
+		}
+	}
+	refuse(!fronted && r.Upstream != "", "upstream", "a direct resource is not fronted; leave the upstream out or use type mcp or http")
+	refuse(!fronted && r.Credential != nil, "credential", "a direct resource is not fronted, so no credential is ever shown to it")
+	refuse(r.Type != counterfoil.ResourceMCP && r.Resources != "", "resources", "only mcp resources have it")
+	refuse(r.Type != counterfoil.ResourceMCP && r.Prompts != "", "prompts", "only mcp resources have it")
+	refuse(r.Type == counterfoil.ResourceHTTP && strings.Contains(r.Upstream, "?"), "upstream", "must not have a query: the query is the call's")
+	for i, t := range r.Tools {
+		at := fmt.Sprintf("tools[%d]", i)
+		isHTTP := r.Type == counterfoil.ResourceHTTP
+		switch {
+		case isHTTP && (t.Method == "" || t.Path == ""):
+			d.fail(tools[i], at, "a tool of an http resource needs method and path")
+		case !isHTTP && (t.Method != "" || t.Path != ""):
+			d.fail(tools[i], at, "only tools of http resources have method and path")
+		case r.Type == counterfoil.ResourceMCP && (t.Name == counterfoil.ToolResources || t.Name == counterfoil.ToolPrompts):
+			d.fail(tools[i], at, "the name %q is reserved: it stands for the server's %s, which the member %q gives a class", t.Name, t.Name, t.Name)
+		}
+		for j, other := range r.Tools[:i] {
+			switch {
+			case other.Name == t.Name:
+				d.fail(tools[i], at, "tool %q is there twice; the first is tools[%d]", t.Name, j)
+			case isHTTP && t.Path != "" && other.Method == t.Method && ambiguous(other.Path, t.Path):
+				d.fail(tools[i], at, "tool %q and tool %q match the same requests equally well (%s %s and %s)", t.Name, other.Name, t.Method, t.Path, other.Path)
+			}
+		}
+	}
+}
+
+func (d *doc) tool(n *yaml.Node, at string) counterfoil.Tool {
+	var t counterfoil.Tool
+	d.object(n, at, members{
+		"name":   d.text(&t.Name, counterfoil.CheckToolName),
+		"class":  d.text(&t.Class, counterfoil.CheckName),
+		"method": d.enum(&t.Method, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+		"path":   d.text(&t.Path, checkPath),
+		"fields": func(n *yaml.Node, at string) {
+			if !d.plain(n, at, yaml.MappingNode) {
+				return
+			}
+			t.Fields = map[string]string{}
+			all := members{}
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				name := n.Content[i].Value
+				if err := checkFieldName(name); err != nil {
+					d.fail(n.Content[i], at, "%v", err)
+				}
+				all[name] = func(n *yaml.Node, at string) {
+					var p string
+					if d.text(&p, checkPointer)(n, at); p != "" {
+						t.Fields[name] = p
+					}
+				}
+			}
+			d.object(n, at, all)
+		},
+	}, "name", "class")
+	if len(t.Fields) == 0 {
+		t.Fields = nil
+	}
+	return t
+}
+
+func checkPointer(s string) error {
+	_, err := policy.ParsePointer(s)
+	return err
+}
