@@ -1,0 +1,177 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/policy"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// Bounds on the life of an access token, and what it is when nobody says.
+const (
+	minTokenLife     = time.Minute
+	maxTokenLife     = 15 * time.Minute
+	DefaultTokenLife = 5 * time.Minute
+)
+
+// A Store is what the engine needs of the store: what is live, and decisions.
+type Store interface {
+	Directory
+	Recorder
+	Registrar
+}
+
+// A Replay remembers proofs until they expire on their own.
+type Replay interface {
+	// UseOnce records key until t and reports whether it was unseen. Of any
+	// number of concurrent calls with the same key exactly one reports true.
+	UseOnce(ctx context.Context, key string, until time.Time) (bool, error)
+}
+
+// Nonces say when a proof needs a nonce of ours (RFC 9449, Section 8), make
+// them and know them again. The token endpoint's are not the gateway's.
+type Nonces interface {
+	Required(issuedAt, now time.Time) bool
+	Check(nonce string, now time.Time) bool
+	Mint(now time.Time) string
+}
+
+// Config is what an Authority is made of. Issuer, Store, Keys, Replay, Now and
+// Log are required.
+type Config struct {
+	Issuer    string // the public URL, without a slash at its end
+	Store     Store
+	Keys      *Keyring
+	Replay    Replay
+	Nonces    Nonces        // nil: never needed
+	TokenLife time.Duration // DefaultTokenLife when zero
+
+	// Definitions asks an mcp resource's upstream for the digests of its tools'
+	// definitions, by tool. Nil: nothing is pinned at apply.
+	Definitions func(ctx context.Context, r *counterfoil.Resource) (map[string]string, error)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// An Authority issues tokens and keeps the registry. It is safe for concurrent
+// use.
+type Authority struct {
+	cfg      Config
+	keys     keyCache
+	decoy    credential.PublicKey // checks the signatures of agents that do not exist
+	agents   *limiter             // by authenticated agent
+	sources  *limiter             // by address, charged for what is refused before authentication
+	refusals aggregate
+
+	mu      sync.Mutex // held while the registry changes
+	inForce atomic.Pointer[inForce]
+}
+
+// inForce is a registry and the policy compiled from it, always together.
+type inForce struct {
+	set      *policy.Set
+	registry *counterfoil.Registry
+}
+
+// New makes the engine over a store. A stored registry that no longer compiles
+// stops the start.
+func New(cfg Config) (*Authority, error) {
+	if cfg.TokenLife == 0 {
+		cfg.TokenLife = DefaultTokenLife
+	}
+	if cfg.TokenLife < minTokenLife || cfg.TokenLife > maxTokenLife {
+		return nil, fmt.Errorf("tokens that live for %s: %s to %s is possible", cfg.TokenLife, minTokenLife, maxTokenLife)
+	}
+	private, err := credential.GenerateKey("ES256")
+	if err != nil {
+		return nil, fmt.Errorf("making the decoy key: %w", err)
+	}
+	decoy, err := credential.NewPublicKey(private.Public())
+	if err != nil {
+		return nil, fmt.Errorf("making the decoy key: %w", err)
+	}
+	a := &Authority{
+		cfg: cfg, decoy: decoy,
+		agents:  newLimiter(agentRate, agentBurst),
+		sources: newLimiter(sourceRate, sourceBurst),
+	}
+	a.refusals.since = cfg.Now()
+	return a, a.reload()
+}
+
+// Policy returns what is in force: a registry and the policy compiled from it.
+// It is never older than an acknowledged change.
+func (a *Authority) Policy() (*policy.Set, *counterfoil.Registry) {
+	f := a.inForce.Load()
+	return f.set, f.registry
+}
+
+// reload puts the store's registry in force. A problem leaves the old one.
+func (a *Authority) reload() error {
+	registry, _ := a.cfg.Store.Registry()
+	set, problems := policy.Load(registry)
+	if len(problems) > 0 {
+		errs := make([]error, len(problems))
+		for i, p := range problems {
+			errs[i] = fmt.Errorf("%s %s: %s: %s", p.Kind, p.Name, p.Field, p.Text)
+		}
+		return fmt.Errorf("loading the registry: %w", errors.Join(errs...))
+	}
+	a.inForce.Store(&inForce{set, registry})
+	return nil
+}
+
+// ResourceURL is the identifier of a resource (RFC 8707): its URL at the
+// gateway, or its own where somebody else's gateway is in front of it.
+func ResourceURL(issuer string, r *counterfoil.Resource) string {
+	if r.PublicURL != "" {
+		return r.PublicURL
+	}
+	return issuer + "/r/" + r.Name
+}
+
+// Algorithms returns the algorithms of assertions and proofs that are taken.
+func Algorithms() []string { return credential.Algorithms() }
+
+// upkeep is how often Run looks at what is due.
+const upkeep = time.Minute
+
+// Run does what is due by the clock until ctx ends: the aggregate of refusals,
+// a minute each, and the life of the signing keys. Then it writes what is left.
+func (a *Authority) Run(ctx context.Context) {
+	tick := time.NewTicker(upkeep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			a.do(ctx, "flushing the refusals", a.Flush)
+			a.do(ctx, "advancing the signing keys", a.cfg.Keys.Advance)
+		case <-ctx.Done():
+			a.do(context.WithoutCancel(ctx), "flushing the refusals", a.Flush)
+			return
+		}
+	}
+}
+
+func (a *Authority) do(ctx context.Context, what string, f func(context.Context) error) {
+	if err := f(ctx); err != nil {
+		a.cfg.Log.ErrorContext(ctx, what, "err", err) // the next round tries again
+	}
+}
+
+func source(addr netip.Addr) ledger.Source {
+	if !addr.IsValid() {
+		return ledger.Source{}
+	}
+	return ledger.Source{Address: addr.String()}
+}

@@ -1,0 +1,69 @@
+package authority
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"hash/crc32"
+	"strings"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// An enrolment code is
+//
+//	cfe_ ‖ 26 characters (128 random bits) ‖ 7 characters (CRC-32 of all before)
+//
+// in lower-case base32 without padding (RFC 4648, Section 6), that is the
+// regular expression cfe_[a-z2-7]{33}. Prefix and checksum let a secret scanner
+// tell a leaked code from any other text without asking us, and let us refuse a
+// mistyped one before anything is looked up. The checksum is no protection: the
+// 128 bits are.
+const (
+	codePrefix   = "cfe_"
+	codeRandom   = 26
+	codeChecksum = 7
+	codeLength   = len(codePrefix) + codeRandom + codeChecksum
+)
+
+var codeEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// newCode makes a fresh enrolment code.
+func newCode() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	s := codePrefix + codeEncoding.EncodeToString(b[:])
+	return s + checksum(s)
+}
+
+func checksum(s string) string {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], crc32.ChecksumIEEE([]byte(s)))
+	return codeEncoding.EncodeToString(b[:])
+}
+
+// A Code is an enrolment code that is well formed, which says nothing about
+// whether anyone ever made it. Only its hash is kept or looked up.
+type Code struct{ Hash [sha256.Size]byte }
+
+// ParseCode reads an enrolment code. It takes no other spelling than the one
+// that was handed out: a code that was changed on its way is not repaired.
+func ParseCode(s string) (Code, error) {
+	if len(s) != codeLength || !strings.HasPrefix(s, codePrefix) {
+		return Code{}, counterfoil.Refuse(counterfoil.EnrolmentRefused, "an enrolment code begins with %s and has %d characters", codePrefix, codeLength)
+	}
+	body := s[:codeLength-codeChecksum]
+	raw, err := codeEncoding.DecodeString(body[len(codePrefix):])
+	// The last character carries 3 bits; the two bits it could have beside
+	// them must be zero, or four spellings would be one code.
+	if err != nil || codeEncoding.EncodeToString(raw) != body[len(codePrefix):] || checksum(body) != s[len(body):] {
+		return Code{}, counterfoil.Refuse(counterfoil.EnrolmentRefused, "the enrolment code is mistyped: its checksum does not match")
+	}
+	return Code{Hash: hashCode(s)}, nil
+}
+
+func hashCode(s string) [sha256.Size]byte {
+	// A plain hash: the code has 128 random bits, so nothing can be guessed.
+	return sha256.Sum256([]byte("counterfoil/enrolment-code/1\n" + s))
+}

@@ -1,0 +1,243 @@
+package authority
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/policy"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// A TokenResponse is the token endpoint's answer (RFC 6749, Section 5.1).
+type TokenResponse struct {
+	AccessToken string                   `json:"access_token"`
+	TokenType   string                   `json:"token_type"`
+	ExpiresIn   int64                    `json:"expires_in"` // seconds
+	Scope       string                   `json:"scope,omitzero"`
+	Details     []counterfoil.ToolDetail `json:"authorization_details,omitzero"`
+}
+
+// An attempt is one token request on its way. What is filled in says how far
+// the request came, and with it how its refusal is recorded.
+type attempt struct {
+	req     *TokenRequest
+	now     time.Time
+	form    tokenForm
+	who     client // filled once the agent authenticated
+	proof   credential.Proof
+	target  target
+	set     *policy.Set
+	granted grantedScope
+}
+
+func (at *attempt) authenticated() bool { return at.who.agent != nil }
+
+// Issue answers a token request (RFC 6749, Section 4.4, with RFC 7523 and RFC
+// 9449). The order matters: what is cheap comes before what costs a signature,
+// a proof that fails or lacks a nonce uses up no assertion, and the entry is
+// durable before the token exists. A crash between the two leaves an entry of a
+// token that nobody has, and an assertion that is used up; the agent makes a
+// new one.
+func (a *Authority) Issue(ctx context.Context, req TokenRequest) (TokenResponse, error) {
+	at := &attempt{req: &req, now: a.cfg.Now()}
+	resp, err := a.issue(ctx, at)
+	if err != nil {
+		return TokenResponse{}, a.refused(ctx, at, err)
+	}
+	return resp, nil
+}
+
+func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, error) {
+	var err error
+	if !a.sources.take(sourceKey(at.req.Source), at.now, 0) {
+		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "too many refused requests from this address")
+	}
+	if at.form, err = parseTokenForm(at.req); err != nil {
+		return TokenResponse{}, err
+	}
+	if at.who, err = a.authenticate(at.form, at.now); err != nil {
+		return TokenResponse{}, err
+	}
+	if !a.agents.take(at.who.agent.Name, at.now, 1) {
+		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "more than %d token requests a second", agentRate)
+	}
+	if at.proof, err = a.checkProof(at.req.Proof, tokenPath, at.now); err != nil {
+		return TokenResponse{}, err
+	}
+	if err := a.checkProofKey(at.who, at.proof); err != nil {
+		return TokenResponse{}, err
+	}
+	if err := a.narrow(at); err != nil {
+		return TokenResponse{}, err
+	}
+	if err := a.useProof(ctx, at.proof); err != nil {
+		return TokenResponse{}, err
+	}
+	if at.proof.JKT != at.who.instance.JKT {
+		if err := a.bindProofKey(ctx, at); err != nil {
+			return TokenResponse{}, err
+		}
+	}
+	return a.commit(ctx, at)
+}
+
+// Paths of the endpoints that proofs are made for.
+const (
+	tokenPath  = "/oauth/token"
+	enrollPath = "/enroll"
+)
+
+// checkProof checks the one DPoP proof of a request (RFC 9449, Section 4.3). The
+// URL is the configured one: what the request's Host says is the caller's word.
+func (a *Authority) checkProof(header []string, path string, now time.Time) (credential.Proof, error) {
+	u, err := credential.ParseProof(header)
+	if err != nil {
+		return credential.Proof{}, err
+	}
+	proof, err := u.Check(credential.ProofRequest{Method: "POST", URL: a.cfg.Issuer + path}, now)
+	if err != nil {
+		return credential.Proof{}, err
+	}
+	if n := a.cfg.Nonces; n != nil && n.Required(proof.IssuedAt, now) && !n.Check(proof.Nonce, now) {
+		return proof, counterfoil.Refuse(counterfoil.NonceRequired, "the proof needs the nonce of the DPoP-Nonce header beside this answer")
+	}
+	return proof, nil
+}
+
+// Nonce returns a fresh nonce for an answer that asks for one, or that tells
+// the next one in advance; ok is false when no proof needs one now.
+func (a *Authority) Nonce(asked bool) (nonce string, ok bool) {
+	now := a.cfg.Now()
+	if n := a.cfg.Nonces; n != nil && (asked || n.Required(now, now)) {
+		return n.Mint(now), true
+	}
+	return "", false
+}
+
+// checkProofKey holds the proof's key against the agent that authenticated. The
+// store has the last word where a new key is bound.
+func (a *Authority) checkProofKey(who client, proof credential.Proof) error {
+	if proof.JKT == who.instance.JKT {
+		return nil
+	}
+	owner, known := a.cfg.Store.AgentOfKey(proof.JKT)
+	if known && owner != who.agent.Name {
+		return counterfoil.Refuse(counterfoil.KeyInUse, "the proof's key belongs, or once belonged, to another agent")
+	}
+	if inst, ok := a.cfg.Store.InstanceByKey(proof.JKT); ok && inst.ID != who.instance.ID {
+		return counterfoil.Refuse(counterfoil.KeyInUse, "the proof's key belongs to another instance")
+	}
+	if who.agent.ProofKeys != proofKeysAny {
+		return counterfoil.Refuse(counterfoil.ProofKeyMismatch, "the proof is signed by another key than the assertion's")
+	}
+	return nil
+}
+
+// Values of an agent's proof_keys: the registered key only, when empty, or any
+// that no other agent ever had, at most maxProofKeys live ones an instance.
+const (
+	proofKeysAny = "any"
+	maxProofKeys = 8
+)
+
+func (a *Authority) bindProofKey(ctx context.Context, at *attempt) error {
+	e := a.entry(ledger.ProofKeyBound, at)
+	return a.cfg.Store.BindProofKey(ctx, at.who.agent.Name, at.who.instance.ID, at.proof.JKT, maxProofKeys, e)
+}
+
+func (a *Authority) useProof(ctx context.Context, proof credential.Proof) error {
+	fresh, err := a.cfg.Replay.UseOnce(ctx, proof.Hash, proof.Expires)
+	if err != nil {
+		return counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("checking replay: %w", err))
+	}
+	if !fresh {
+		return counterfoil.Refuse(counterfoil.ProofReplayed, "the proof was already used; make one with a new jti for each request")
+	}
+	return nil
+}
+
+// commit records the token and signs it, in this order.
+func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, error) {
+	who, g := at.who, at.granted
+	claims := credential.TokenClaims{
+		Issuer: a.cfg.Issuer, Audience: at.target.id, Subject: who.agent.Name, ClientID: who.agent.Name,
+		ID: counterfoil.NewID("tok_"), IssuedAt: at.now, NotBefore: at.now, Expires: at.now.Add(a.cfg.TokenLife),
+		Scope: g.tools, Details: g.details, JKT: at.proof.JKT, SubProfile: credential.SubProfileAgent,
+		Agent: credential.AgentClaim{
+			ID: who.agent.Name, Instance: who.instance.ID, Env: who.agent.Environment, Epoch: who.state.Epoch,
+		},
+	}
+	e := a.entry(ledger.TokenIssued, at)
+	e.Decision, e.TokenJTI = ledger.Allow, claims.ID
+	e.Detail["expires"] = ledger.FormatTime(claims.Expires)
+	use := counterfoil.AssertionUse{Agent: who.agent.Name, ID: who.assertion.ID, Until: who.assertion.Expires}
+	live := counterfoil.Live{Agent: who.agent.Name, Instance: who.instance.ID, Epoch: who.state.Epoch}
+	if err := a.cfg.Store.Issue(ctx, use, live, e); err != nil {
+		return TokenResponse{}, err
+	}
+	token, err := credential.SignToken(a.cfg.Keys.Signer(), claims)
+	if err != nil {
+		return TokenResponse{}, fmt.Errorf("signing the token: %w", err)
+	}
+	return TokenResponse{
+		AccessToken: token, TokenType: "DPoP", ExpiresIn: int64(a.cfg.TokenLife / time.Second),
+		Scope: g.scope(), Details: g.details,
+	}, nil
+}
+
+// entry begins the entry of an attempt with all that is verified so far.
+func (a *Authority) entry(kind ledger.Kind, at *attempt) *ledger.Entry {
+	e := &ledger.Entry{
+		Kind: kind, RequestID: at.req.RequestID, Source: source(at.req.Source), Detail: map[string]any{"grant_type": GrantClientCredentials},
+		Resource: at.target.name, ScopeRequested: at.form.scope, Scope: at.granted.tools,
+	}
+	if at.set != nil {
+		e.PolicyDigest = at.set.Digest()
+	}
+	if at.authenticated() {
+		e.Agent, e.Owner, e.Instance = at.who.agent.Name, at.who.agent.Owner, at.who.instance.ID
+		e.JKT, e.Epoch = at.who.instance.JKT, at.who.state.Epoch
+		e.Source.Environment = at.who.agent.Environment
+	}
+	if at.proof.Hash != "" {
+		e.JKT, e.Proof, e.Binding = at.proof.JKT, at.proof.Hash, "dpop"
+	}
+	return e
+}
+
+// refused records a refusal: with an entry of its own once the agent
+// authenticated, in the aggregate otherwise. What cannot be recorded is not
+// said: the answer is then the fault.
+func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
+	r, ok := counterfoil.AsRefusal(err)
+	if !ok {
+		return err
+	}
+	if !at.authenticated() || r.Code == counterfoil.RateLimited {
+		a.refusedBefore(at.req.Source, at.now, r)
+		return err
+	}
+	e := a.entry(ledger.TokenRefused, at)
+	e.Decision, e.Code, e.Reason, e.Scope = ledger.Refuse, r.Recorded(), r.Detail, nil
+	if ferr := a.cfg.Store.Refuse(ctx, e); ferr != nil {
+		return ferr
+	}
+	if r.Code == counterfoil.ClientRefused {
+		// The agent was ended while the request was on its way: the answer is
+		// that of an agent that never was.
+		return credential.RefuseClient(r.Recorded())
+	}
+	return err
+}
+
+// refusedBefore counts a refusal before authentication and charges its address.
+func (a *Authority) refusedBefore(addr netip.Addr, now time.Time, r *counterfoil.Refusal) {
+	a.Refused(r.Recorded())
+	if r.Code != counterfoil.RateLimited {
+		a.sources.take(sourceKey(addr), now, 1)
+	}
+}

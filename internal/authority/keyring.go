@@ -1,0 +1,347 @@
+package authority
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// What a signing key is for. There is one key for each purpose; this keyring
+// holds those of access tokens.
+const purposeToken = "access-token"
+
+// sealedKeys is the purpose under which the table's private keys are sealed.
+const sealedKeys = "signing_keys/sealed"
+
+// States of a signing key, in the order of its life.
+const (
+	KeyNext    = "next"    // published, does not sign yet
+	KeyActive  = "active"  // signs
+	KeyRetired = "retired" // published, signs no more; its private half is gone
+	KeyRemoved = "removed" // not published; what it signed is void
+)
+
+const (
+	// JWKSLife is how long anyone may keep the published keys. A key is
+	// published for at least this long before it signs.
+	JWKSLife = 10 * time.Minute
+
+	// retiredFor is how long a key stays published after its last signature:
+	// the longest life a token can be given, and the skew of clocks.
+	retiredFor = maxTokenLife + time.Minute
+
+	// DefaultKeyPeriod is how long a key signs.
+	DefaultKeyPeriod = 30 * 24 * time.Hour
+)
+
+// A KeyStore keeps signing keys durably.
+type KeyStore interface {
+	// Keys returns every key of the table, in any state.
+	Keys(ctx context.Context) ([]counterfoil.SigningKey, error)
+	// SaveKeys writes the keys, each over the one of its id, together with the
+	// entry.
+	SaveKeys(ctx context.Context, keys []counterfoil.SigningKey, e *ledger.Entry) error
+}
+
+// KeyringConfig is what a Keyring needs. Store, KEK, Now and Log are required.
+type KeyringConfig struct {
+	Store  KeyStore
+	KEK    []byte        // 32 bytes; the private keys are sealed under it
+	Period time.Duration // how long a key signs; DefaultKeyPeriod when zero
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// A Keyring holds the keys that sign access tokens. At any time one key is
+// active and one is next, so that a rotation never has to wait for caches. It
+// is safe for concurrent use; rotations are serialised.
+type Keyring struct {
+	cfg  KeyringConfig
+	mu   sync.Mutex // held while the keys change
+	view atomic.Pointer[keyView]
+}
+
+// A keyView is the state of the ring at one moment. It is immutable.
+type keyView struct {
+	keys   []counterfoil.SigningKey // next, active and retired
+	public map[string]credential.PublicKey
+	signer *credential.Signer // of the active key
+	jwks   []byte
+}
+
+// NewKeyring loads the keys, makes the first ones where there are none, and
+// does what is due. A key that does not open stops the start.
+func NewKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
+	if cfg.Period == 0 {
+		cfg.Period = DefaultKeyPeriod
+	}
+	k := &Keyring{cfg: cfg}
+	all, err := cfg.Store.Keys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("loading the signing keys: %w", err)
+	}
+	keys := slices.DeleteFunc(slices.Clone(all), func(key counterfoil.SigningKey) bool {
+		return key.Purpose != purposeToken || key.State == KeyRemoved
+	})
+	if len(keys) == 0 {
+		if err := k.replaceAll(ctx, nil, "", "first start"); err != nil {
+			return nil, fmt.Errorf("making the first signing keys: %w", err)
+		}
+		return k, nil
+	}
+	v, err := k.makeView(keys)
+	if err != nil {
+		return nil, err
+	}
+	k.view.Store(v)
+	return k, k.Advance(ctx)
+}
+
+// Signer returns the signer of the active key.
+func (k *Keyring) Signer() *credential.Signer { return k.view.Load().signer }
+
+// JWKS returns the published keys as a JWK set (RFC 7517, Section 5).
+func (k *Keyring) JWKS() []byte { return k.view.Load().jwks }
+
+// Key returns the published key of that id: it is a resource.KeySource.
+func (k *Keyring) Key(_ context.Context, kid string) (credential.PublicKey, error) {
+	key, ok := k.view.Load().public[kid]
+	if !ok {
+		return credential.PublicKey{}, counterfoil.Refuse(counterfoil.TokenMalformed, "the token is signed by no key of this issuer")
+	}
+	return key, nil
+}
+
+// Keys returns what is published, without anything secret.
+func (k *Keyring) Keys() []counterfoil.SigningKey {
+	keys := slices.Clone(k.view.Load().keys)
+	for i := range keys {
+		keys[i].Sealed = nil
+	}
+	return keys
+}
+
+// Advance does what is due by the clock: it removes retired keys whose tokens
+// have all expired, and rotates when the active key's period is over. When it
+// fails nothing has changed and the next call tries again.
+func (k *Keyring) Advance(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, keys := k.cfg.Now(), slices.Clone(k.view.Load().keys)
+	due := false
+	for i, key := range keys {
+		if key.State == KeyRetired && !now.Before(key.RetiredAt.Add(retiredFor)) {
+			keys[i].State, due = KeyRemoved, true
+		}
+	}
+	why := "expired"
+	active, next := byState(keys, KeyActive), byState(keys, KeyNext)
+	if active >= 0 && next >= 0 && !now.Before(keys[active].ActiveAt.Add(k.cfg.Period)) && published(keys[next], now) {
+		var err error
+		if keys, err = k.turn(keys, now); err != nil {
+			return err
+		}
+		why, due = "period", true
+	}
+	if !due {
+		return nil
+	}
+	return k.save(ctx, keys, "", why)
+}
+
+// Rotate makes the next key sign and retires the active one. It refuses while
+// caches may not know the next key.
+func (k *Keyring) Rotate(ctx context.Context, actor string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, keys := k.cfg.Now(), slices.Clone(k.view.Load().keys)
+	if next := keys[byState(keys, KeyNext)]; !published(next, now) {
+		return counterfoil.Refuse(counterfoil.RequestMalformed,
+			"the next key is published since %s and caches may not know it before %s; rotate then, or as an emergency when the active key is compromised",
+			next.Created.UTC().Format(time.RFC3339), next.Created.Add(JWKSLife).UTC().Format(time.RFC3339))
+	}
+	keys, err := k.turn(keys, now)
+	if err != nil {
+		return err
+	}
+	return k.save(ctx, keys, actor, "ordered")
+}
+
+// RotateEmergency replaces every key at once: the active one is taken for
+// compromised, and the next one with it, because they lie in one place. All
+// tokens that were issued before are void here with the answer. A resource
+// server that keeps the key set may take them until its copy expires.
+func (k *Keyring) RotateEmergency(ctx context.Context, actor string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.replaceAll(ctx, k.view.Load().keys, actor, "emergency")
+}
+
+// replaceAll removes the keys and makes a fresh active and a fresh next one.
+func (k *Keyring) replaceAll(ctx context.Context, old []counterfoil.SigningKey, actor, why string) error {
+	now, keys := k.cfg.Now(), slices.Clone(old)
+	for i := range keys {
+		keys[i].State = KeyRemoved
+	}
+	for _, state := range []string{KeyActive, KeyNext} {
+		key, err := k.newKey(state, now)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	return k.save(ctx, keys, actor, why)
+}
+
+// turn moves next to active and active to retired, and makes a new next.
+func (k *Keyring) turn(keys []counterfoil.SigningKey, now time.Time) ([]counterfoil.SigningKey, error) {
+	active, next := byState(keys, KeyActive), byState(keys, KeyNext)
+	keys[active].State, keys[active].RetiredAt = KeyRetired, now
+	keys[next].State, keys[next].ActiveAt = KeyActive, now
+	fresh, err := k.newKey(KeyNext, now)
+	if err != nil {
+		return nil, err
+	}
+	return append(keys, fresh), nil
+}
+
+// save makes a new state of the ring durable and then visible. A crash in
+// between is repaired by the next start, which loads what is durable.
+func (k *Keyring) save(ctx context.Context, keys []counterfoil.SigningKey, actor, why string) error {
+	kids := map[string][]string{}
+	for i, key := range keys {
+		if key.State == KeyRetired || key.State == KeyRemoved {
+			keys[i].Sealed = nil // it never signs again: the private half ends here
+		}
+		kids[key.State] = append(kids[key.State], key.KID)
+	}
+	live := slices.DeleteFunc(slices.Clone(keys), func(key counterfoil.SigningKey) bool { return key.State == KeyRemoved })
+	v, err := k.makeView(live)
+	if err != nil {
+		return err
+	}
+	e := &ledger.Entry{Kind: ledger.KeyRotated, Actor: actor, Reason: why, Detail: map[string]any{"purpose": purposeToken}}
+	for _, state := range slices.Sorted(maps.Keys(kids)) {
+		e.Detail[state] = kids[state]
+	}
+	if err := k.cfg.Store.SaveKeys(ctx, keys, e); err != nil {
+		return fmt.Errorf("saving the signing keys: %w", err)
+	}
+	k.view.Store(v)
+	k.cfg.Log.InfoContext(ctx, "signing keys rotated", "why", why, "active", kids[KeyActive][0])
+	return nil
+}
+
+func (k *Keyring) newKey(state string, now time.Time) (counterfoil.SigningKey, error) {
+	// ES256 is what every resource server can verify (standards say RS256, which
+	// is four times the size and no better).
+	private, err := credential.GenerateKey("ES256")
+	if err != nil {
+		return counterfoil.SigningKey{}, fmt.Errorf("making a signing key: %w", err)
+	}
+	signer, err := credential.NewSigner(private)
+	if err != nil {
+		return counterfoil.SigningKey{}, fmt.Errorf("making a signing key: %w", err)
+	}
+	pem, err := credential.MarshalPrivateKeyPEM(private)
+	if err != nil {
+		return counterfoil.SigningKey{}, fmt.Errorf("encoding a signing key: %w", err)
+	}
+	public := signer.Public()
+	sealed, err := Seal(k.cfg.KEK, sealedKeys, public.Thumbprint(), pem)
+	if err != nil {
+		return counterfoil.SigningKey{}, err
+	}
+	key := counterfoil.SigningKey{
+		KID: public.Thumbprint(), Purpose: purposeToken, Alg: public.Alg(), State: state,
+		JWK: public.JWK(), Sealed: sealed, Created: now,
+	}
+	if state == KeyActive {
+		key.ActiveAt = now
+	}
+	return key, nil
+}
+
+// makeView opens what has to be opened and checks that the rows are what they
+// say: a damaged row must stop the start, not the first token.
+func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
+	v := &keyView{keys: keys, public: map[string]credential.PublicKey{}}
+	count := map[string]int{}
+	var set []map[string]any
+	for _, key := range keys {
+		public, err := credential.ParseJWK(key.JWK)
+		if err != nil || public.Thumbprint() != key.KID {
+			return nil, fmt.Errorf("signing key %s: its row is damaged; restore the database from a backup", key.KID)
+		}
+		count[key.State]++
+		v.public[key.KID] = public
+		published, err := publish(public)
+		if err != nil {
+			return nil, fmt.Errorf("publishing signing key %s: %w", key.KID, err)
+		}
+		set = append(set, published)
+		if key.State == KeyRetired {
+			continue
+		}
+		signer, err := k.open(key)
+		if err != nil {
+			return nil, err
+		}
+		if key.State == KeyActive {
+			v.signer = signer
+		}
+	}
+	if count[KeyActive] != 1 || count[KeyNext] != 1 {
+		return nil, fmt.Errorf("the signing keys are damaged: %d active and %d next, one each is needed; restore the database from a backup", count[KeyActive], count[KeyNext])
+	}
+	var err error
+	v.jwks, err = ijson.Marshal(map[string]any{"keys": set})
+	return v, err
+}
+
+func (k *Keyring) open(key counterfoil.SigningKey) (*credential.Signer, error) {
+	pem, err := Unseal(k.cfg.KEK, sealedKeys, key.KID, key.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	private, err := credential.ParsePrivateKeyPEM(pem)
+	if err != nil {
+		return nil, fmt.Errorf("reading signing key %s: %w", key.KID, err)
+	}
+	signer, err := credential.NewSigner(private)
+	if err != nil {
+		return nil, fmt.Errorf("reading signing key %s: %w", key.KID, err)
+	}
+	if signer.Public().Thumbprint() != key.KID {
+		return nil, fmt.Errorf("signing key %s: its private half is another key's; restore the database from a backup", key.KID)
+	}
+	return signer, nil
+}
+
+// publish returns a key as the JWK set shows it.
+func publish(public credential.PublicKey) (map[string]any, error) {
+	var jwk map[string]any
+	if err := ijson.Unmarshal(public.JWK(), &jwk); err != nil {
+		return nil, err
+	}
+	jwk["kid"], jwk["alg"], jwk["use"] = public.Thumbprint(), public.Alg(), "sig"
+	return jwk, nil
+}
+
+func byState(keys []counterfoil.SigningKey, state string) int {
+	return slices.IndexFunc(keys, func(key counterfoil.SigningKey) bool { return key.State == state })
+}
+
+func published(key counterfoil.SigningKey, now time.Time) bool {
+	return !now.Before(key.Created.Add(JWKSLife))
+}

@@ -1,0 +1,217 @@
+package authority
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/manifest"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// Kinds returns the kinds of documents, in the order in which they are listed.
+func Kinds() []string {
+	return []string{counterfoil.KindPerson, counterfoil.KindClass, counterfoil.KindResource, counterfoil.KindAgent, counterfoil.KindPolicy}
+}
+
+// nounOf returns a document of a registry as its noun, or nil.
+func nounOf(r *counterfoil.Registry, kind, name string) any {
+	switch kind {
+	case counterfoil.KindPerson:
+		return found(r.People, name)
+	case counterfoil.KindClass:
+		return found(r.Classes, name)
+	case counterfoil.KindResource:
+		return found(r.Resources, name)
+	case counterfoil.KindAgent:
+		return found(r.Agents, name)
+	case counterfoil.KindPolicy:
+		return found(r.Policies, name)
+	}
+	return nil
+}
+
+// found keeps an absent document from becoming a typed nil.
+func found[T any](m map[string]*T, name string) any {
+	if v := m[name]; v != nil {
+		return v
+	}
+	return nil
+}
+
+// Get returns one document as its noun.
+func (a *Authority) Get(kind, name string) (any, error) {
+	_, registry := a.Policy()
+	if !slices.Contains(Kinds(), kind) {
+		return nil, unknownKind(kind)
+	}
+	if noun := nounOf(registry, kind, name); noun != nil {
+		return noun, nil
+	}
+	return nil, unknown(kind, name)
+}
+
+// List returns every document of a kind, by name.
+func (a *Authority) List(kind string) ([]any, error) {
+	_, registry := a.Policy()
+	var names []string
+	switch kind {
+	case counterfoil.KindPerson:
+		names = slices.Sorted(maps.Keys(registry.People))
+	case counterfoil.KindClass:
+		names = slices.Sorted(maps.Keys(registry.Classes))
+	case counterfoil.KindResource:
+		names = slices.Sorted(maps.Keys(registry.Resources))
+	case counterfoil.KindAgent:
+		names = slices.Sorted(maps.Keys(registry.Agents))
+	case counterfoil.KindPolicy:
+		names = slices.Sorted(maps.Keys(registry.Policies))
+	default:
+		return nil, unknownKind(kind)
+	}
+	nouns := make([]any, len(names))
+	for i, name := range names {
+		nouns[i] = nounOf(registry, kind, name)
+	}
+	return nouns, nil
+}
+
+func unknownKind(kind string) error {
+	return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no kind %.40q; there are %v", kind, Kinds())
+}
+
+// An AgentView is an agent with where it is in its life.
+type AgentView struct {
+	Agent     *counterfoil.Agent `json:"agent"`
+	Status    counterfoil.Status `json:"status"`
+	Epoch     int64              `json:"epoch"`
+	Instances int                `json:"instances"` // live ones
+}
+
+// Agents returns every agent that is not offboarded, by name.
+func (a *Authority) Agents() []AgentView {
+	_, registry := a.Policy()
+	views := []AgentView{}
+	for _, name := range slices.Sorted(maps.Keys(registry.Agents)) {
+		views = append(views, a.view(registry.Agents[name]))
+	}
+	return views
+}
+
+// Agent returns one of them.
+func (a *Authority) Agent(name string) (AgentView, error) {
+	agent, err := a.agent(name)
+	if err != nil {
+		return AgentView{}, err
+	}
+	return a.view(agent), nil
+}
+
+func (a *Authority) view(agent *counterfoil.Agent) AgentView {
+	state := a.cfg.Store.AgentState(agent.Name)
+	return AgentView{agent, state.Status, state.Epoch, a.liveInstances(agent.Name)}
+}
+
+// Instances returns the instances of an agent, dead ones too.
+func (a *Authority) Instances(agent string) ([]counterfoil.Instance, error) {
+	if a.cfg.Store.AgentState(agent).Status == "" {
+		return nil, unknown(counterfoil.KindAgent, agent)
+	}
+	return a.cfg.Store.Instances(agent), nil
+}
+
+// Suspend stops an agent until it is resumed: its tokens are void with the
+// answer.
+func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	doc, err := a.agent(agent)
+	if err != nil {
+		return err
+	}
+	return a.cfg.Store.Suspend(ctx, agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
+}
+
+// Resume lets a suspended agent work again. It does so under the epoch that the
+// suspension began, so tokens from before stay void.
+func (a *Authority) Resume(ctx context.Context, agent, reason, actor string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	doc, err := a.agent(agent)
+	if err != nil {
+		return err
+	}
+	return a.cfg.Store.Resume(ctx, agent, lifeEntry(ledger.AgentResumed, doc, reason, actor))
+}
+
+func lifeEntry(kind ledger.Kind, agent *counterfoil.Agent, reason, actor string) *ledger.Entry {
+	return &ledger.Entry{Kind: kind, Agent: agent.Name, Owner: agent.Owner, Actor: actor, Reason: reason}
+}
+
+// Offboard ends an agent for good: tokens, keys and instances are void with the
+// answer, and neither its name nor its keys are ever accepted again.
+func (a *Authority) Offboard(ctx context.Context, agent, reason, actor string) (counterfoil.Voided, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	doc, err := a.agent(agent)
+	if err != nil {
+		return counterfoil.Voided{}, err
+	}
+	voided, err := a.cfg.Store.Offboard(ctx, agent, lifeEntry(ledger.AgentOffboarded, doc, reason, actor))
+	if err != nil {
+		return counterfoil.Voided{}, err
+	}
+	return voided, a.reload()
+}
+
+// Delete removes a document that nothing refers to. An agent is offboarded.
+func (a *Authority) Delete(ctx context.Context, kind, name, actor string) (counterfoil.Voided, error) {
+	if kind == counterfoil.KindAgent {
+		return a.Offboard(ctx, name, "", actor)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	base, revision := a.cfg.Store.Registry()
+	if nounOf(base, kind, name) == nil {
+		if !slices.Contains(Kinds(), kind) {
+			return counterfoil.Voided{}, unknownKind(kind)
+		}
+		return counterfoil.Voided{}, unknown(kind, name)
+	}
+	before := texts(manifest.Check(base))
+	for _, problem := range texts(manifest.Check(without(base, kind, name))) {
+		if !slices.Contains(before, problem) {
+			return counterfoil.Voided{}, counterfoil.Refuse(counterfoil.RequestMalformed, "%s %s is in use: %s", kind, name, problem)
+		}
+	}
+	e := &ledger.Entry{
+		Kind: ledger.ConfigApplied, Actor: actor,
+		Detail: map[string]any{"documents": []any{map[string]any{"kind": kind, "name": name, "verb": "delete"}}},
+	}
+	err := a.cfg.Store.Apply(ctx, counterfoil.Change{Base: revision, Delete: []counterfoil.DocKey{{Kind: kind, Name: name}}}, []*ledger.Entry{e})
+	if err != nil {
+		return counterfoil.Voided{}, fmt.Errorf("deleting: %w", err)
+	}
+	return counterfoil.Voided{}, a.reload()
+}
+
+// without returns the registry less one document.
+func without(r *counterfoil.Registry, kind, name string) *counterfoil.Registry {
+	next := &counterfoil.Registry{
+		People: maps.Clone(r.People), Classes: maps.Clone(r.Classes), Resources: maps.Clone(r.Resources),
+		Agents: maps.Clone(r.Agents), Policies: maps.Clone(r.Policies),
+	}
+	switch kind {
+	case counterfoil.KindPerson:
+		delete(next.People, name)
+	case counterfoil.KindClass:
+		delete(next.Classes, name)
+	case counterfoil.KindResource:
+		delete(next.Resources, name)
+	case counterfoil.KindPolicy:
+		delete(next.Policies, name)
+	}
+	return next
+}

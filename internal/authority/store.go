@@ -1,0 +1,58 @@
+package authority
+
+import (
+	"context"
+	"crypto/sha256"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// A Directory says what is declared, known and live. Its answers include every
+// change that was acknowledged before, and it waits for nothing.
+type Directory interface {
+	// Registry returns what is declared and its revision. The registry is
+	// immutable.
+	Registry() (*counterfoil.Registry, string)
+	// AgentState is where an agent is in its life; zero for a name nobody had.
+	AgentState(agent string) counterfoil.AgentState
+	// Instances returns every instance that an agent ever had, oldest first.
+	Instances(agent string) []counterfoil.Instance
+	// InstanceByKey returns the instance, dead or not, whose registered key has
+	// that thumbprint.
+	InstanceByKey(jkt string) (counterfoil.Instance, bool)
+	// ProofKey returns whom a live key proves for, bound proof keys included.
+	ProofKey(jkt string) (agent, instance string, ok bool)
+	// AgentOfKey returns the agent that has, or ever had, a key.
+	AgentOfKey(jkt string) (string, bool)
+}
+
+// A Recorder commits issuance and enrolment. Each verb commits its effect and
+// its entry in one transaction, or returns a refusal or a fault and commits
+// neither; a nil error means that both are durable. Of any number of concurrent
+// uses of one assertion or one code, exactly one returns nil.
+type Recorder interface {
+	Append(ctx context.Context, e *ledger.Entry) error
+	Refuse(ctx context.Context, e *ledger.Entry) error
+	// Issue uses up the assertion: assertion_replayed when it was used, and
+	// client_refused when what has to be live is not.
+	Issue(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error
+	// BindProofKey gives an instance one more proof key: key_in_use when
+	// anybody else ever had it or the instance has max.
+	BindProofKey(ctx context.Context, agent, instance, jkt string, max int, e *ledger.Entry) error
+	PutCode(ctx context.Context, code counterfoil.EnrolmentCode, e *ledger.Entry) error
+	// Enroll spends the code of the instance's agent: enrolment_refused when
+	// there is none, key_in_use when anybody ever had the key.
+	Enroll(ctx context.Context, code [sha256.Size]byte, inst counterfoil.Instance, e *ledger.Entry) error
+}
+
+// A Registrar commits changes of what is declared and of agents' lives, like a
+// Recorder.
+type Registrar interface {
+	Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error
+	Suspend(ctx context.Context, agent string, e *ledger.Entry) error
+	Resume(ctx context.Context, agent string, e *ledger.Entry) error
+	Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error)
+	PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error
+	Pin(resource, tool string) (digest string, ok bool)
+}

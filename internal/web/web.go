@@ -1,0 +1,102 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// A Log is what everyone may see of the ledger: that it grows and never
+// changes. Its tiles hold hashes only.
+type Log interface {
+	// Checkpoint returns a signed checkpoint that is not older than the last
+	// answer that anyone had.
+	Checkpoint(ctx context.Context) ([]byte, error)
+	// Tile returns the tile of that path (ledger.TilePath); ok is false when
+	// the log has no such tile.
+	Tile(ctx context.Context, path string) (tile []byte, ok bool, err error)
+}
+
+// Entries are what administrators see of the ledger.
+type Entries interface {
+	// Head returns how many entries there are and the root over them.
+	Head() (size int64, root string)
+	// Entry returns the exact bytes of an entry that exists.
+	Entry(ctx context.Context, index int64) ([]byte, error)
+	// Range calls each with the exact bytes of the entries from one index to
+	// before another, in order, and returns its first error.
+	Range(ctx context.Context, from, to int64, each func(entry []byte) error) error
+	// Find returns the newest entries that the filter chooses, newest first.
+	Find(ctx context.Context, f Filter) ([]*ledger.Entry, error)
+	// Receipt returns the receipt of an entry that exists.
+	Receipt(ctx context.Context, index int64) (ledger.Receipt, error)
+	// Export writes the whole log.
+	Export(ctx context.Context, w io.Writer) error
+}
+
+// A Filter chooses entries. Empty members choose every entry.
+type Filter struct {
+	Kind      ledger.Kind
+	Agent     string
+	Tool      string
+	Code      counterfoil.Code
+	RequestID string
+	Since     time.Time
+	Limit     int // the most that are wanted
+}
+
+// Config is what the handlers are made of. Everything is required.
+type Config struct {
+	// Issuer is the public URL, without a slash at its end.
+	Issuer string
+	// ManagementURL is the management listener's, for telling its own pages from others'.
+	ManagementURL string
+	Authority     *authority.Authority
+	Keys          *authority.Keyring
+	Log           Log
+	Entries       Entries
+	Gateway       http.Handler                     // serves everything below ISSUER/r/
+	Source        func(*http.Request) netip.Addr   // see Source
+	Ready         func() []string                  // why requests are not taken now; nothing when they are
+	Actor         func(ctx context.Context) string // who speaks on the administration socket; empty is nobody
+	Tally         *Tally
+	Metrics       prometheus.Gatherer
+	Logger        *slog.Logger
+}
+
+// Handlers are the routes, one handler for each listener.
+type Handlers struct {
+	Public     http.Handler // issuer, ledger and gateway
+	Management http.Handler // health for this machine; the console's place
+	Metrics    http.Handler // health for whoever reaches its listener
+	Admin      http.Handler // for the unix socket alone: whoever opens it is an administrator
+}
+
+// New makes the handlers.
+func New(cfg Config) (Handlers, error) {
+	if cfg.Authority == nil || cfg.Keys == nil || cfg.Log == nil || cfg.Entries == nil || cfg.Gateway == nil ||
+		cfg.Source == nil || cfg.Ready == nil || cfg.Actor == nil || cfg.Tally == nil || cfg.Metrics == nil || cfg.Logger == nil {
+		return Handlers{}, errors.New("making the routes: a part that they need is missing")
+	}
+	base, err := basePath(cfg.Issuer)
+	if err != nil {
+		return Handlers{}, err
+	}
+	a := &answers{cfg.Logger, cfg.Tally}
+	return Handlers{
+		Public:     newPublic(cfg, base, a),
+		Management: newManagement(cfg, a, isLocal),
+		Metrics:    newManagement(cfg, a, func(*http.Request) bool { return true }),
+		Admin:      newAdmin(cfg, a),
+	}, nil
+}
