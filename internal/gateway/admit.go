@@ -1,0 +1,371 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// isJSONType reports whether a content type is JSON in UTF-8. In any other
+// encoding the bytes would mean something else to another reader.
+func isJSONType(value string) bool {
+	if value == typeJSON {
+		return true
+	}
+	t, params, err := mime.ParseMediaType(value)
+	if err != nil || t != typeJSON {
+		return false
+	}
+	for name, v := range params {
+		if name != "charset" || !strings.EqualFold(v, "utf-8") {
+			return false
+		}
+	}
+	return true
+}
+
+// post answers a message.
+func (c *call) post() {
+	body, err := c.read()
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	c.framed = true
+	if err := c.understand(body); err != nil {
+		c.refuse(err)
+		return
+	}
+	c.framed, c.payload = false, c.message.arguments()
+	if err := c.decide(); err != nil {
+		c.deny(err)
+		return
+	}
+	if !c.record(nil) || !c.lastLook() {
+		return
+	}
+	c.forward()
+}
+
+// read reads the body, once. A body that cannot be read to its end is refused.
+func (c *call) read() ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.gateway.MaxBody))
+	if err != nil {
+		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
+			return nil, tooLarge(big.Limit)
+		}
+		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body could not be read to its end")
+	}
+	// Trailers that were not announced are known only now.
+	if len(c.r.Trailer) > 0 {
+		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "trailers are not taken")
+	}
+	return body, nil
+}
+
+// understand takes the message apart and checks that it is one, in a revision
+// that is spoken here and in a session of the caller's own.
+func (c *call) understand(body []byte) error {
+	m, err := readMessage(body)
+	c.message = m
+	if _, is := counterfoil.AsRefusal(err); is && m.name == "" {
+		return err // there is nothing that headers could mirror
+	}
+	if openErr := c.openSession(m.revision == ""); openErr != nil {
+		c.framed = false
+		return openErr
+	}
+	revision, revErr := m.era(c.r.Header, c.open)
+	if revErr != nil {
+		return revErr
+	}
+	c.revision = revision
+	if err != nil {
+		return err
+	}
+	if m.method != nil && m.method.eras&eraOf(revision) == 0 {
+		return unknownMethod(m.name)
+	}
+	if eraOf(revision) == modern {
+		c.open = nil // MCP 2026-07-28, Streamable HTTP: a session id is ignored
+		return m.checkHeaders(c.r.Header)
+	}
+	if m.kind == answer && c.open == nil {
+		return malformed("an answer belongs to a session, and the header Mcp-Session-Id is missing")
+	}
+	if m.name == "initialize" {
+		c.negotiate()
+	}
+	return nil
+}
+
+// openSession opens the session that the request names, if it speaks a revision
+// with sessions.
+func (c *call) openSession(old bool) error {
+	if !old || c.r.Header.Get(headerRevision) == revision20260728 || c.message.name == "initialize" {
+		return nil
+	}
+	id, there, err := headerValue(c.r.Header, headerSession)
+	if err != nil || !there {
+		return err
+	}
+	c.open, err = c.gateway.sealer.open(id, c.resource.Name, &c.caller)
+	return err
+}
+
+// negotiate asks the upstream for a revision that is spoken here when the
+// client asks for another (MCP 2025-11-25, Lifecycle, Version Negotiation).
+func (c *call) negotiate() {
+	for i, p := range c.message.params {
+		if p.name != "protocolVersion" {
+			continue
+		}
+		if v, _ := text(p.value); eraOf(v) != sessions {
+			c.message.params[i].value = quote(revision20251125)
+		} else {
+			c.revision = v
+		}
+	}
+}
+
+// decide asks policy and pins. It has no effect but pinning at first sight.
+func (c *call) decide() error {
+	m := &c.message
+	c.tier = counterfoil.Routine
+	if m.method == nil {
+		return nil // a client's answer: the request that it answers was decided
+	}
+	if m.name == "subscriptions/listen" {
+		return c.decideSubscriptions()
+	}
+	switch m.method.tool {
+	case "":
+		return nil
+	case theNamedTool:
+		return c.decideTool(m.target())
+	}
+	return c.decideOn(m.method.tool, c.payload)
+}
+
+func (c *call) decideTool(name string) error {
+	if counterfoil.CheckToolName(name) != nil || isReserved(name) {
+		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no tool %.64q", name)
+	}
+	err := c.decideOn(name, c.payload)
+	if r, ok := counterfoil.AsRefusal(err); ok && r.Code != counterfoil.ApprovalRequired {
+		c.def = c.gateway.catalog(c.resource.Name).known(name)
+		return err
+	}
+	// A person is asked to approve only what is pinned, so this comes before
+	// approval_required is said.
+	def, pinErr := c.checkPin(c.r.Context(), name, c.tier)
+	c.def = def
+	if pinErr != nil {
+		return pinErr
+	}
+	if err == nil && eraOf(c.revision) == modern && def != nil {
+		if err := c.checkMirrors(def); err != nil {
+			c.framed = true
+			return err
+		}
+	}
+	return err
+}
+
+// isReserved reports whether a name stands for an MCP server's resources or
+// prompts in grants: an upstream's tool of that name must not be called with
+// their grant.
+func isReserved(name string) bool {
+	return name == counterfoil.ToolResources || name == counterfoil.ToolPrompts
+}
+
+// checkMirrors compares the headers that mirror arguments with the arguments.
+func (c *call) checkMirrors(def *seen) error {
+	for i := range def.mirrors {
+		p := &def.mirrors[i]
+		want, wanted := p.value(c.payload)
+		raw, there, err := headerValue(c.r.Header, http.CanonicalHeaderKey(p.header))
+		switch {
+		case err != nil:
+			return err
+		case wanted && !there:
+			return mismatch("the header %s is missing", p.header)
+		case !wanted && there:
+			return mismatch("the header %s mirrors an argument that is absent", p.header)
+		case !wanted:
+		default:
+			if got, ok := decodeHeader(raw); !ok || got != want && !sameNumber(got, want) {
+				return mismatch("the header %s says another value than the body", p.header)
+			}
+		}
+	}
+	return nil
+}
+
+// decideSubscriptions judges every resource that a client wants to hear about.
+// The other notifications need a token alone, like the lists that they are
+// about.
+func (c *call) decideSubscriptions() error {
+	for _, e := range split(find(c.message.params, "notifications")) {
+		if e.name != "resourceSubscriptions" {
+			continue
+		}
+		var uris []string
+		if err := json.Unmarshal(e.value, &uris); err != nil {
+			c.framed = true
+			return malformed("resourceSubscriptions is a list of URIs")
+		}
+		for _, uri := range uris {
+			if err := c.decideOn(counterfoil.ToolResources, uriArguments(quote(uri))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *call) decideOn(tool string, arguments []byte) error {
+	d := c.policy.Decide(counterfoil.Action{
+		Caller:    c.caller,
+		Tool:      counterfoil.ToolID{Resource: c.resource.Name, Tool: tool},
+		Arguments: arguments,
+		Source:    c.source,
+	}, c.began)
+	c.class, c.tier = d.Class, d.Tier
+	return d.Err()
+}
+
+// record makes the decision durable: a refusal when why is not nil. When that
+// fails, it answers with the fault and returns false: what is not recorded is
+// not done.
+func (c *call) record(why error) bool {
+	e := c.entry()
+	e.Decision = ledger.Allow
+	if why != nil {
+		e.Decision, e.Code = ledger.Refuse, counterfoil.CodeOf(why)
+		if r, ok := counterfoil.AsRefusal(why); ok {
+			e.Code, e.Reason = r.Recorded(), r.Detail
+		}
+	}
+	// The client may go away while the entry is on its way; then it is durable
+	// all the same and its end follows, so we do not leave half of it behind.
+	if err := c.gateway.recorder.Decide(context.WithoutCancel(c.r.Context()), e, c.payload); err != nil {
+		c.framed = false
+		err = recordFault(err)
+		c.count(c.gateway.Answered, err)
+		c.fail(err)
+		return false
+	}
+	c.decided, c.decidedAt = e, c.gateway.now()
+	return true
+}
+
+// entry fills the row that answers who did what, under which state.
+func (c *call) entry() *ledger.Entry {
+	e := &ledger.Entry{
+		Kind: ledger.CallDecided, RequestID: c.id,
+		Agent: c.caller.Agent, Owner: c.caller.Owner, Instance: c.caller.Instance,
+		JKT: c.caller.JKT, Binding: c.caller.Binding, TokenJTI: c.caller.TokenID, Proof: c.caller.Proof,
+		Epoch: c.caller.Epoch, Actors: c.caller.Actors, Task: c.caller.Task,
+		Resource: c.resource.Name, Tool: c.toolName(), Class: c.class, Scope: c.caller.Scope,
+		PolicyDigest: c.policy.Digest(),
+		Source:       ledger.Source{Environment: c.caller.Environment},
+	}
+	if c.caller.Subject != c.caller.Agent {
+		e.OnBehalfOf = c.caller.Subject
+	}
+	if c.source.IsValid() {
+		e.Source.Address = c.source.String()
+	}
+	if a := c.registry.Agents[c.caller.Agent]; a != nil && e.Owner == "" {
+		e.Owner = a.Owner
+	}
+	if c.def != nil {
+		e.ToolDigest = c.def.digest
+	}
+	if c.class != "" {
+		e.Tier = c.tier.String()
+	}
+	if c.gateway.View != nil {
+		e.View = c.gateway.View()
+	}
+	return e
+}
+
+// toolName is what the row says was asked for: the tool of a call, the method
+// of anything else.
+func (c *call) toolName() string {
+	name := c.message.name
+	switch {
+	case c.r.Method != http.MethodPost:
+		name = c.r.Method
+	case c.message.kind == answer:
+		name = "answer"
+	case c.message.method != nil && c.message.method.tool == theNamedTool:
+		name = c.message.target()
+	case c.message.method != nil && c.message.method.tool != "":
+		name = c.message.method.tool
+	case name == "":
+		return "" // refused before there was a message
+	}
+	return c.resource.Name + "/" + shorten(name, 128)
+}
+
+// lastLook asks about revocation after the decision is durable and right before
+// it has an effect. A decision that finds its caller revoked ends here.
+func (c *call) lastLook() bool {
+	err := c.gateway.Live.Revoked(c.r.Context(), c.caller)
+	if err == nil {
+		return true
+	}
+	c.finish(outcome{name: notForwarded, code: counterfoil.CodeOf(err)})
+	c.count(c.gateway.Answered, err)
+	c.fail(err)
+	return false
+}
+
+// Outcomes of a call, beside ledger.OutcomeUnknown.
+const (
+	succeeded     = "succeeded"
+	failed        = "failed"         // the upstream said so
+	inputRequired = "input_required" // the upstream asks the client for more before it acts
+	unavailable   = "upstream_unavailable"
+	notForwarded  = "not_forwarded"
+)
+
+// An outcome is how a call ended.
+type outcome struct {
+	name string
+	code counterfoil.Code
+}
+
+// finish ends the decision. The effect, if any, is there: when the entry cannot
+// be written, the answer is still given, the store stops being ready by itself,
+// and the next start ends the decision as unknown.
+func (c *call) finish(o outcome) {
+	e := &ledger.Entry{
+		Kind: ledger.CallFinished, RequestID: c.id, Agent: c.caller.Agent, Instance: c.caller.Instance,
+		Resource: c.resource.Name, Tool: c.decided.Tool, Of: c.decided.Index, Outcome: o.name, Code: o.code,
+		LatencyUS: c.gateway.now().Sub(c.decidedAt).Microseconds(),
+	}
+	if err := c.gateway.recorder.Finish(context.WithoutCancel(c.r.Context()), e); err != nil {
+		c.gateway.log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "error", err)
+		c.count(c.gateway.Answered, recordFault(err))
+	}
+}
+
+// recordFault is the fault of a commit that failed, unless it says itself which.
+func recordFault(err error) error {
+	if f := (*counterfoil.Fault)(nil); errors.As(err, &f) {
+		return err
+	}
+	return counterfoil.NewFault(counterfoil.LedgerUnavailable, err)
+}

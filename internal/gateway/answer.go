@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/resource"
+)
+
+const (
+	typeProblem = "application/problem+json"
+
+	// errorsPage is where each code is explained (RFC 9457, Section 3.1.1).
+	errorsPage = "https://github.com/counterfoil/counterfoil/blob/main/docs/errors.md#"
+
+	metaRefusal = "counterfoil/refusal"
+
+	// maxScope bounds the scope parameter of a challenge.
+	maxScope = 1 << 10
+)
+
+// A refusalObject is what an agent is told of a refusal, in every protocol.
+type refusalObject struct {
+	Code      counterfoil.Code            `json:"code"`
+	Detail    string                      `json:"detail"`
+	RequestID string                      `json:"request_id"`
+	Approval  *counterfoil.ApprovalStatus `json:"approval,omitzero"`
+}
+
+// A problem is the body of RFC 9457. Where the framing of MCP is at fault it is
+// a JSON-RPC error as well.
+type problem struct {
+	JSONRPC   string                      `json:"jsonrpc,omitzero"`
+	ID        jsontext.Value              `json:"id,omitzero"`
+	Error     *rpcError                   `json:"error,omitzero"`
+	Type      string                      `json:"type"`
+	Title     string                      `json:"title"`
+	Status    int                         `json:"status"`
+	Code      counterfoil.Code            `json:"code"`
+	Detail    string                      `json:"detail"`
+	RequestID string                      `json:"request_id"`
+	Approval  *counterfoil.ApprovalStatus `json:"approval,omitzero"`
+}
+
+type rpcError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Data    any    `json:"data,omitzero"`
+}
+
+// explain returns what may be said of an error. Of a fault that is what its
+// code means; its cause stays inside.
+func (c *call) explain(err error) refusalObject {
+	code := counterfoil.CodeOf(err)
+	o := refusalObject{Code: code, Detail: code.Wire().Meaning, RequestID: c.id}
+	if r, ok := counterfoil.AsRefusal(err); ok {
+		o.Detail, o.Approval = r.Detail, r.Approval
+	}
+	return o
+}
+
+func (c *call) count(hook func(counterfoil.Code), err error) {
+	if hook != nil {
+		hook(counterfoil.CodeOf(err))
+	}
+}
+
+// refuse records a refusal that concerns authentication or framing and answers
+// with it in HTTP.
+func (c *call) refuse(err error) {
+	if c.record(err) {
+		c.count(c.gateway.Answered, err)
+		c.fail(err)
+	}
+}
+
+// deny records a refusal that was decided over a valid message and answers with
+// it in JSON-RPC: an MCP client takes HTTP 403 for a wish to log in again.
+func (c *call) deny(err error) {
+	if _, decided := counterfoil.AsRefusal(err); !decided || c.framed || c.message.kind != request {
+		c.refuse(err)
+		return
+	}
+	if !c.record(err) {
+		return
+	}
+	c.count(c.gateway.Answered, err)
+	if c.message.name == "tools/call" {
+		c.writeJSON(http.StatusOK, typeJSON, c.refusedResult(err))
+		return
+	}
+	o := c.explain(err)
+	b, encErr := json.Marshal(rpcError{Code: o.Code.Wire().Status, Message: o.Code.Wire().Title(), Data: o})
+	if encErr != nil {
+		c.fail(encErr)
+		return
+	}
+	c.writeJSON(http.StatusOK, typeJSON, encodeRPC(c.message.id, "error", b))
+}
+
+// refusedResult is the result of a tool call that was refused: one sentence for
+// the model, and the refusal object three times, wherever a client may look.
+func (c *call) refusedResult(err error) []byte {
+	type text struct {
+		Type string `json:"type"`
+		Text string `json:"text"`
+	}
+	o := c.explain(err)
+	object, encErr := json.Marshal(o)
+	if encErr != nil {
+		object = []byte(`{"code":"internal"}`)
+	}
+	result := struct {
+		Meta       map[string]refusalObject `json:"_meta"`
+		Content    []text                   `json:"content"`
+		IsError    bool                     `json:"isError"`
+		ResultType string                   `json:"resultType,omitzero"`
+		Structured *refusalObject           `json:"structuredContent,omitzero"`
+	}{
+		Meta:    map[string]refusalObject{metaRefusal: o},
+		Content: []text{{"text", c.sentence(o)}, {"text", string(object)}},
+		IsError: true,
+	}
+	if eraOf(c.revision) == modern {
+		result.ResultType = "complete"
+	}
+	if c.def != nil && !c.def.output {
+		// A client that knows an outputSchema validates even what isError marks
+		// (the 1.x TypeScript SDK), so the object is left out where there is one
+		// or may be one.
+		result.Structured = &o
+	}
+	b, encErr := json.Marshal(result)
+	if encErr != nil {
+		b = []byte(`{"content":[],"isError":true}`)
+	}
+	return encodeRPC(c.message.id, "result", b)
+}
+
+// sentence is what the model reads.
+func (c *call) sentence(o refusalObject) string {
+	return "The call of " + c.toolName() + " was refused (" + string(o.Code) + "): " + strings.TrimSuffix(o.Detail, ".") + "."
+}
+
+// fail answers in HTTP.
+func (c *call) fail(err error) {
+	o := c.explain(err)
+	wire := o.Code.Wire()
+	if wire.Fault {
+		c.gateway.log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "error", err)
+	}
+	h := c.w.Header()
+	if wire.Retry {
+		h.Set("Retry-After", "1")
+	}
+	if wire.Status == http.StatusUnauthorized || o.Code == counterfoil.RequestMalformed && !c.framed {
+		c.challenge(err)
+	}
+	p := problem{
+		Type: errorsPage + string(o.Code), Title: wire.Title(), Status: wire.Status,
+		Code: o.Code, Detail: o.Detail, RequestID: o.RequestID, Approval: o.Approval,
+	}
+	contentType := typeProblem
+	if c.framed {
+		rpc, data := wire.JSONRPC, any(o)
+		if f := (*framing)(nil); errors.As(err, &f) {
+			rpc = f.rpc
+			if f.data != nil {
+				data = f.data
+			}
+		}
+		if rpc != 0 {
+			contentType = typeJSON
+			p.JSONRPC, p.ID, p.Error = "2.0", c.message.id, &rpcError{rpc, o.Detail, data}
+		}
+	}
+	b, encErr := json.Marshal(p)
+	if encErr != nil {
+		b = []byte(`{}`)
+	}
+	c.writeJSON(wire.Status, contentType, b)
+}
+
+// challenge says how to authenticate (RFC 9449, Section 7.1; RFC 9728, Section
+// 5.1). Without a resource there is nothing to authenticate for.
+func (c *call) challenge(err error) {
+	if c.resource == nil {
+		return
+	}
+	metadata := c.gateway.PublicURL + "/.well-known/oauth-protected-resource" + route + c.resource.Name
+	for _, v := range resource.Challenge(err, metadata, c.scope()) {
+		c.w.Header().Add("WWW-Authenticate", v)
+	}
+	if counterfoil.CodeOf(err) == counterfoil.NonceRequired {
+		c.w.Header().Set("DPoP-Nonce", c.gateway.Verifier.Nonce())
+	}
+}
+
+// scope names the tools that a token can be for, as far as a header can hold
+// them. What this agent is granted is its own affair.
+func (c *call) scope() string {
+	var b strings.Builder
+	for _, t := range c.resource.Tools {
+		if b.Len()+1+len(t.Name) > maxScope {
+			return ""
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(t.Name)
+	}
+	return b.String()
+}
+
+func (c *call) writeJSON(status int, contentType string, body []byte) {
+	c.w.Header().Set("Content-Type", contentType)
+	c.w.WriteHeader(status)
+	c.w.Write(body) // whoever does not read it any more has gone away
+}

@@ -1,0 +1,228 @@
+package gateway_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// jsonUpstream is the least that can be called a server: it lists its tools and
+// answers every request with JSON.
+func jsonUpstream(w http.ResponseWriter, r *http.Request) {
+	var b strings.Builder
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := r.Body.Read(buf)
+		b.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	body := b.String()
+	if !strings.Contains(body, `"id":`) {
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
+	id := body[strings.Index(body, `"id":`)+5:]
+	id = id[:strings.IndexByte(id, ',')]
+	result := `{"content":[{"type":"text","text":"done"}],"resultType":"complete"}`
+	if strings.Contains(body, `"method":"tools/list"`) {
+		result = `{"tools":` + bankTools + `,"ttlMs":60000,"cacheScope":"public","resultType":"complete"}`
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Set-Cookie", "tracking=1")
+	w.Write([]byte(`{"jsonrpc":"2.0","id":` + id + `,"result":` + result + `}`))
+}
+
+const bankTools = `[
+ {"name":"get_balance","description":"Balance of an account","inputSchema":{"type":"object"}},
+ {"name":"list_payees","inputSchema":{"type":"object"}},
+ {"name":"region","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},"deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}}}}},
+ {"name":"typed","inputSchema":{"type":"object"},"outputSchema":{"type":"object"}},
+ {"name":"pay","description":"Pay","inputSchema":{"type":"object"}},
+ {"name":"hidden","inputSchema":{"type":"object"}}
+]`
+
+func bankWorld(t testing.TB) (*world, *actor) {
+	t.Helper()
+	w := newWorld(t, http.HandlerFunc(jsonUpstream), nil)
+	return w, w.actor("payroll")
+}
+
+func TestFramingAttacks(t *testing.T) {
+	t.Parallel()
+	honest := toolCall("get_balance", `{"account":"a","amount":100}`)
+	raw := func(s string) string { return s }
+	for _, tc := range []struct{ name, body string }{
+		{"TP1 duplicate at the top", `{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"get_balance"}}`},
+		{"TP1 duplicate in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","name":"pay"}}`},
+		{"TP1 duplicate in arguments", toolCall("get_balance", `{"a":1,"a":2}`)},
+		{"TP2 Method", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`},
+		{"TP2 METHOD alone", `{"jsonrpc":"2.0","id":1,"METHOD":"tools/call","params":{"name":"get_balance"}}`},
+		{"TP2 long s in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","param` + "\u017f" + `":{"name":"get_balance"}}`},
+		{"TP2 Kelvin sign in the arguments", toolCall("get_balance", `{"key":1,"`+"\u212a"+`ey":2}`)},
+		{"TP2 Name in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","Name":"pay"}}`},
+		{"TP3 NUL in a name", toolCall("get_balance", `{"a\u0000":1}`)},
+		{"TP3 byte order mark", "\ufeff" + honest},
+		{"TP3 invalid UTF-8", toolCall("get_balance", "{\"a\":\"\xff\"}")},
+		{"TP3 overlong", toolCall("get_balance", "{\"a\":\"\xc0\xaf\"}")},
+		{"TP3 lone surrogate", toolCall("get_balance", `{"a":"\ud800"}`)},
+		{"TP4 second value", honest + honest},
+		{"TP4 garbage", honest + "x"},
+		{"TP4 comment", "/* */" + honest},
+		{"TP4 NaN", toolCall("get_balance", `{"a":NaN}`)},
+		{"TP4 nothing", " "},
+		{"TP5 batch", "[" + honest + "," + toolCall("pay", `{"amount":1}`) + "]"},
+		{"TP5 batch of one", "[" + honest + "]"},
+		{"TP5 empty batch", "[]"},
+		{"TP8 integer beyond 2^53", toolCall("get_balance", `{"amount":9007199254740993}`)},
+		{"TP8 infinite", toolCall("get_balance", `{"amount":1E400}`)},
+		{"depth", toolCall("get_balance", `{"a":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`}`)},
+		{"unknown member", `{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}`},
+		{"unknown params member", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","task":{}}}`},
+		{"other version", `{"jsonrpc":"1.0","id":1,"method":"ping"}`},
+		{"no version", `{"id":1,"method":"ping"}`},
+		{"null id", `{"jsonrpc":"2.0","id":null,"method":"ping"}`},
+		{"fraction id", `{"jsonrpc":"2.0","id":1.5,"method":"ping"}`},
+		{"object id", `{"jsonrpc":"2.0","id":{},"method":"ping"}`},
+		{"params array", `{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}`},
+		{"params null", `{"jsonrpc":"2.0","id":1,"method":"ping","params":null}`},
+		{"arguments array", toolCall("get_balance", `[]`)},
+		{"name number", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}`},
+		{"name missing", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}`},
+		{"request without id", `{"jsonrpc":"2.0","method":"tools/call","params":{"name":"get_balance"}}`},
+		{"notification with id", `{"jsonrpc":"2.0","id":1,"method":"notifications/initialized"}`},
+		{"answer without session", `{"jsonrpc":"2.0","id":1,"result":{}}`},
+		{"answer with two outcomes", `{"jsonrpc":"2.0","id":1,"result":{},"error":{}}`},
+		{"string", `"tools/call"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, a := bankWorld(t)
+			p := wantHTTP(t, a.post(raw(tc.body), nil), http.StatusBadRequest, counterfoil.PayloadMalformed)
+			if p.Error == nil || p.Error.Code != counterfoil.RPCInvalidRequest {
+				t.Fatalf("the JSON-RPC error is %+v", p.Error)
+			}
+			if got := w.upstream.all(); len(got) > 0 {
+				t.Fatalf("the upstream got %v", got)
+			}
+			if e := w.log.entries[0]; e.Decision != "refuse" || e.Code != counterfoil.PayloadMalformed || e.Proof == "" || w.log.size() != 1 {
+				t.Fatalf("the log has %+v", w.log.entries)
+			}
+			wantDone(t, a.post(honest, nil)) // the positive control
+		})
+	}
+}
+
+func TestWhatIsForwardedIsCanonical(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, sent, want string }{
+		{"TP8 numbers and order", `{"b":1e2,"a":100.0,"z":-0,"s":"100"}`, `{"a":100,"b":100,"s":"100","z":0}`},
+		{"TP3 escaped names", `{"am\u006funt":1}`, `{"amount":1}`},
+		{"white space", " { \"a\" : [ 1 , 2 ] } ", `{"a":[1,2]}`},
+		{"nested JSON text stays text", `{"a":"{\"pay\":1}"}`, `{"a":"{\"pay\":1}"}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, a := bankWorld(t)
+			wantDone(t, a.post(toolCall("get_balance", tc.sent), func(r *http.Request) {
+				r.Header.Set("X-HTTP-Method-Override", "DELETE")
+				r.Header.Set("Cookie", "a=b")
+				r.Header.Set("X-Forwarded-User", "root")
+				r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01")
+				r.Header.Set("Mcp-Name", "pay") // means nothing in this revision
+			}))
+			got := w.upstream.calls("tools/call")
+			if len(got) != 1 {
+				t.Fatalf("the upstream got %d calls", len(got))
+			}
+			want := `{"id":1,"jsonrpc":"2.0","method":"tools/call","params":{"arguments":` + tc.want + `,"name":"get_balance"}}`
+			if got[0].body != want {
+				t.Fatalf("the upstream got %s, want %s", got[0].body, want)
+			}
+			allowed := map[string]bool{"Content-Type": true, "Content-Length": true, "Accept": true, "Accept-Encoding": true, "User-Agent": true, "Mcp-Protocol-Version": true}
+			for name := range got[0].header {
+				if !allowed[name] {
+					t.Errorf("the header %s went upstream", name)
+				}
+			}
+			// AU7: what is recorded is what was received.
+			decided := w.log.of("call.decided")
+			if payload := string(w.log.payload[decided[len(decided)-1].Index]); payload != tc.want {
+				t.Fatalf("recorded is %s", payload)
+			}
+		})
+	}
+}
+
+func TestHTTPAttacks(t *testing.T) {
+	t.Parallel()
+	honest := toolCall("get_balance", `{}`)
+	for _, tc := range []struct {
+		name   string
+		change func(*http.Request)
+		status int
+		code   counterfoil.Code
+		early  bool // refused before the proof was used
+	}{
+		{"TP9 text/plain", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 utf-16", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-16") }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 multipart", func(r *http.Request) { r.Header.Set("Content-Type", "multipart/form-data; boundary=x") }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 two types", func(r *http.Request) { r.Header["Content-Type"] = []string{"application/json", "application/json"} }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 no type", func(r *http.Request) { r.Header.Del("Content-Type") }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 gzip", func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, 400, counterfoil.RequestMalformed, true},
+		{"TP9 identity twice", func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "identity"} }, 400, counterfoil.RequestMalformed, true},
+		{"TP10 custom verb", func(r *http.Request) { r.Method = "PURGE" }, 405, counterfoil.MethodForbidden, true},
+		{"TP10 lower case", func(r *http.Request) { r.Method = "post" }, 405, counterfoil.MethodForbidden, true},
+		{"TP10 override in the query", func(r *http.Request) { r.URL.RawQuery = "_method=DELETE" }, 400, counterfoil.RequestMalformed, true},
+		{"DG7 token in the query", func(r *http.Request) { r.URL.RawQuery = "access_token=x" }, 400, counterfoil.RequestMalformed, true},
+		{"TP13 trailer with credentials", func(r *http.Request) {
+			r.Trailer = http.Header{"Authorization": {"DPoP x"}}
+			r.ContentLength = -1
+		}, 400, counterfoil.RequestMalformed, true},
+		{"TP14 upgrade", func(r *http.Request) { r.Header.Set("Connection", "Upgrade"); r.Header.Set("Upgrade", "websocket") }, 400, counterfoil.RequestMalformed, true},
+		{"TP14 TRACE", func(r *http.Request) { r.Method = "TRACE"; r.Body = nil; r.ContentLength = 0 }, 405, counterfoil.MethodForbidden, true},
+		{"OPTIONS", func(r *http.Request) { r.Method = "OPTIONS" }, 405, counterfoil.MethodForbidden, true},
+		{"foreign origin", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 403, counterfoil.OriginForbidden, true},
+		{"null origin", func(r *http.Request) { r.Header.Set("Origin", "null") }, 403, counterfoil.OriginForbidden, true},
+		{"unknown resource", func(r *http.Request) { r.URL.Path = "/r/nobody" }, 404, counterfoil.ToolUnknown, true},
+		{"http resource", func(r *http.Request) { r.URL.Path = "/r/crm" }, 404, counterfoil.ToolUnknown, true},
+		{"TP11 escaped path", func(r *http.Request) { r.URL.Path = "/r/bank"; r.URL.RawPath = "/r/b%61nk" }, 404, counterfoil.ToolUnknown, true},
+		{"TP11 slash at the end", func(r *http.Request) { r.URL.Path = "/r/bank/" }, 404, counterfoil.ToolUnknown, true},
+		{"TP11 dots", func(r *http.Request) { r.URL.Path = "/r/../r/bank" }, 404, counterfoil.ToolUnknown, true},
+		{"TP11 upper case", func(r *http.Request) { r.URL.Path = "/r/Bank" }, 404, counterfoil.ToolUnknown, true},
+		{"GET without session", func(r *http.Request) { r.Method = "GET"; r.Body = nil; r.ContentLength = 0 }, 401, counterfoil.ProofTarget, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, a := bankWorld(t)
+			p := wantHTTP(t, a.post(honest, tc.change), tc.status, tc.code)
+			if p.JSONRPC != "" {
+				t.Errorf("the body is JSON-RPC: %+v", p)
+			}
+			if len(w.upstream.all()) > 0 || w.log.size() > 0 || w.early[tc.code] != 1 {
+				t.Fatalf("the upstream got %v, the log has %v, counted %v", w.upstream.all(), w.log.entries, w.early)
+			}
+			// The same request without the attack, from the gateway's own pages too.
+			wantDone(t, a.post(honest, func(r *http.Request) {
+				r.Header.Set("Content-Type", `application/json; charset="UTF-8"`)
+				r.Header.Set("Origin", w.url)
+			}))
+		})
+	}
+}
+
+func TestBodyLimit(t *testing.T) {
+	t.Parallel()
+	w, a := bankWorld(t)
+	pad := func(n int) string { return toolCall("get_balance", `{"pad":"`+strings.Repeat("x", n)+`"}`) }
+	wantHTTP(t, a.post(pad(4<<20), nil), http.StatusRequestEntityTooLarge, counterfoil.PayloadTooLarge)
+	// Without a Content-Length it is found while reading, after authentication.
+	wantHTTP(t, a.post(pad(4<<20), func(r *http.Request) { r.ContentLength = -1 }), http.StatusRequestEntityTooLarge, counterfoil.PayloadTooLarge)
+	if e := w.log.of("call.decided"); len(e) != 1 || e[0].Code != counterfoil.PayloadTooLarge {
+		t.Fatalf("the log has %+v", e)
+	}
+	wantDone(t, a.post(pad(1<<20), nil))
+}

@@ -1,0 +1,34 @@
+// Package gateway is the enforcement point in front of MCP servers: it checks
+// who asks, decides whether they may, records the decision, and only then
+// forwards.
+//
+// # What it guarantees
+//
+//   - Every request carries a token and a proof that resource.Verifier checked;
+//     there is no other way in, for lists and pings neither.
+//   - What is forwarded is not what was received. A message is rebuilt from the
+//     members that its method knows, in canonical JSON (RFC 8785), so that the
+//     bytes the upstream reads are the bytes that were decided on. Of the
+//     headers nothing is copied; the agent's token and proof never go upstream.
+//   - The decision is durable before anything is forwarded, and revocation is
+//     looked at once more after that. What cannot be recorded is not done.
+//   - A decision ends once: with what the upstream answered, or with "unknown"
+//     when it was sent and no answer came. Nothing is sent twice.
+//   - Lists show what the caller may call, and a tool whose definition is not
+//     the pinned one is neither shown nor called.
+//
+// # Revisions
+//
+// It speaks 2026-07-28 and, with sessions, 2025-11-25 and 2025-06-18. A request
+// is forwarded in the revision it came in; there is no translation, and what
+// the gateway does not speak itself (extensions, tasks) it does not let client
+// and upstream negotiate behind its back. Sessions are the upstream's: the id
+// that a client holds is the upstream's, sealed to resource, agent and task, so
+// that nothing is kept here and an id is of no use to anybody else.
+//
+// # What it does not check
+//
+// That the arguments fit the tool's schema (the upstream does), what an answer
+// says, and whether an upstream's answer leaks a credential. Resources of type
+// http are not served yet.
+package gateway

@@ -1,0 +1,295 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// peer returns the upstream as this call speaks to it, without its credential.
+func (c *call) peer() *peer {
+	p := &peer{
+		transport: c.gateway.Transport, timeout: c.gateway.UpstreamTimeout,
+		resource: c.resource, revision: c.revision,
+	}
+	if c.open != nil {
+		p.session = c.open.ID
+	}
+	return p
+}
+
+// credential reads what the gateway shows the upstream. It is read for each
+// request, so that an operator replaces it by replacing the file.
+func (c *call) credential(p *peer) error {
+	cred := c.resource.Credential
+	if cred == nil {
+		return nil
+	}
+	secret, err := c.gateway.Secrets(cred.File)
+	if err == nil && secret.Empty() {
+		err = errors.New("the file is empty")
+	}
+	if err != nil {
+		return fmt.Errorf("reading the credential of resource %s: %w", c.resource.Name, err)
+	}
+	p.secret = secret
+	return nil
+}
+
+// forward sends the message that was decided on, answers the client and records
+// how it ended. Whatever happens in between, the decision is ended once.
+func (c *call) forward() {
+	o := outcome{name: ledger.OutcomeUnknown}
+	done := false
+	finish := func() {
+		if !done {
+			done = true
+			c.finish(o)
+		}
+	}
+	defer finish() // also when something below panics
+
+	reply, err := c.send()
+	if err != nil {
+		o = c.outcomeOf(err)
+		finish()
+		c.failUpstream(err)
+		return
+	}
+	defer reply.close()
+	switch {
+	case reply.StatusCode == http.StatusOK && reply.mediaType() == typeStream && c.message.kind == request && c.message.name != "initialize":
+		o = c.stream(reply)
+	case reply.StatusCode == http.StatusOK && c.message.kind == request:
+		var body []byte
+		body, o, err = c.answer(reply)
+		finish()
+		if err != nil {
+			c.failUpstream(err)
+			return
+		}
+		c.writeJSON(http.StatusOK, typeJSON, body)
+	case reply.StatusCode/100 == 2 && c.message.kind != request:
+		o.name = succeeded
+		finish()
+		c.w.WriteHeader(http.StatusAccepted)
+	default:
+		var write func()
+		write, o = c.rejected(reply)
+		finish()
+		write()
+	}
+}
+
+// send makes the upstream's request.
+func (c *call) send() (*reply, error) {
+	p := c.peer()
+	if c.message.name == "initialize" {
+		p.revision = "" // it is being negotiated
+	}
+	if err := c.credential(p); err != nil {
+		return nil, &unsentError{err}
+	}
+	era := eraOf(c.revision)
+	return p.do(c.r.Context(), http.MethodPost, c.mirrors(era), c.message.encode(era, c.tier != counterfoil.Routine))
+}
+
+// mirrors makes the headers that mirror the body, from the body.
+func (c *call) mirrors(era era) http.Header {
+	if era != modern {
+		return nil
+	}
+	h := http.Header{headerMethod: {c.message.name}}
+	if c.message.method.named != "" {
+		h[headerName] = []string{encodeHeader(c.message.target())}
+	}
+	if c.def != nil {
+		for i := range c.def.mirrors {
+			if v, ok := c.def.mirrors[i].value(c.payload); ok {
+				h.Set(c.def.mirrors[i].header, encodeHeader(v))
+			}
+		}
+	}
+	return h
+}
+
+// answer reads an answer that is not streamed and returns what the client gets.
+func (c *call) answer(reply *reply) ([]byte, outcome, error) {
+	var m rpcMessage
+	var err error
+	if reply.mediaType() == typeStream {
+		m, err = readAnswer(reply, c.message.id)
+	} else if reply.mediaType() == typeJSON {
+		var b []byte
+		if b, err = readAll(reply.Body, c.gateway.MaxAnswer); err == nil {
+			m, err = readRPC(b)
+		}
+	} else {
+		err = fmt.Errorf("the upstream answered with the type %.64q", reply.Header.Get("Content-Type"))
+	}
+	if err == nil && !m.answers(c.message.id) {
+		err = errNotAnswer
+	}
+	if err != nil {
+		o, err := c.brokenAnswer(err)
+		return nil, o, err
+	}
+	body, o, err := c.rewrite(&m)
+	if err != nil {
+		return nil, outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}, err
+	}
+	if err := c.sealSession(reply.Header); err != nil {
+		return nil, outcome{unavailable, counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+	}
+	return body, o, nil
+}
+
+// rewrite returns the client's form of an answer, and how the call ended.
+func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
+	if m.Error != nil {
+		return encodeRPC(c.message.id, "error", m.Error), outcome{name: failed}, nil
+	}
+	o := outcome{name: succeeded}
+	if c.message.name == "tools/call" {
+		switch isError, final := isToolError(m.Result); {
+		case isError:
+			o.name = failed
+		case !final:
+			o.name = inputRequired
+		}
+	}
+	result, err := c.transform(c.message.name, m.Result)
+	if err != nil {
+		if f := (*counterfoil.Fault)(nil); errors.As(err, &f) {
+			return nil, o, err
+		}
+		return nil, o, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+	}
+	return encodeRPC(c.message.id, "result", result), o, nil
+}
+
+// rejected handles every status but those that carry an ordinary answer. It
+// returns the answer to be written after the end is recorded.
+func (c *call) rejected(reply *reply) (write func(), o outcome) {
+	refused := func(err error) (func(), outcome) {
+		return func() { c.count(c.gateway.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+	}
+	switch status := reply.StatusCode; status {
+	case http.StatusBadRequest, http.StatusNotFound:
+		if body, ok := c.rejection(reply); ok {
+			return func() { c.writeJSON(status, typeJSON, body) }, outcome{name: failed}
+		}
+		if status == http.StatusNotFound && c.open != nil {
+			// MCP 2025-11-25, Transports, Session Management: the session is over.
+			return refused(counterfoil.Refuse(counterfoil.ToolUnknown, "the upstream ended the session: initialize again"))
+		}
+		fallthrough
+	case http.StatusMethodNotAllowed, http.StatusNotAcceptable:
+		if eraOf(c.revision) == modern && reply.mediaType() != typeStream {
+			// An upstream of an older revision. The body is no modern JSON-RPC
+			// error, so that a client that speaks both falls back to initialize
+			// (MCP 2026-07-28, Streamable HTTP, Backward Compatibility).
+			return refused(counterfoil.Refuse(counterfoil.RequestMalformed,
+				"the upstream does not speak %s: initialize with %s", revision20260728, revision20251125))
+		}
+	}
+	err := fmt.Errorf("the upstream answered with status %d", reply.StatusCode)
+	if reply.StatusCode/100 == 2 {
+		o, err := c.brokenAnswer(err)
+		return func() { c.failUpstream(err) }, o
+	}
+	if v := reply.Header.Get("Retry-After"); isDigits(v) {
+		c.w.Header().Set("Retry-After", v)
+	}
+	return func() { c.failUpstream(counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)) },
+		outcome{unavailable, counterfoil.UpstreamUnavailable}
+}
+
+// rejection passes on a JSON-RPC error that came with an error status.
+func (c *call) rejection(reply *reply) ([]byte, bool) {
+	if reply.mediaType() != typeJSON {
+		return nil, false
+	}
+	b, err := readAll(reply.Body, 1<<20)
+	if err != nil {
+		return nil, false
+	}
+	m, err := readRPC(b)
+	if err != nil || m.Error == nil || c.message.id != nil && !m.answers(c.message.id) {
+		return nil, false
+	}
+	return encodeRPC(c.message.id, "error", onlySpoken(m.Error)), true
+}
+
+// onlySpoken takes revisions that are not spoken here out of an
+// UnsupportedProtocolVersionError.
+func onlySpoken(e []byte) []byte {
+	var v struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+		Data    struct {
+			Supported []string `json:"supported"`
+			Requested string   `json:"requested"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(e, &v); err != nil || v.Code != counterfoil.RPCUnsupportedVersion {
+		return e
+	}
+	v.Data.Supported = spoken(v.Data.Supported)
+	b, err := json.Marshal(v)
+	if err != nil {
+		return e
+	}
+	return b
+}
+
+// outcomeOf says how a call ended that got no answer.
+func (c *call) outcomeOf(err error) outcome {
+	if unsent := (*unsentError)(nil); errors.As(err, &unsent) {
+		return outcome{unavailable, counterfoil.UpstreamUnavailable}
+	}
+	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+}
+
+// brokenAnswer is how a call ended whose answer came and cannot be read. What
+// is not a tool call can be asked again.
+func (c *call) brokenAnswer(err error) (outcome, error) {
+	if c.message.name != "tools/call" {
+		return outcome{unavailable, counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+	}
+	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}, counterfoil.NewFault(counterfoil.OutcomeUnknown, err)
+}
+
+// failUpstream answers with the fault of an exchange that failed.
+func (c *call) failUpstream(err error) {
+	if f := (*counterfoil.Fault)(nil); !errors.As(err, &f) {
+		err = counterfoil.NewFault(c.outcomeOf(err).code, err)
+	}
+	c.count(c.gateway.Answered, err)
+	c.fail(err)
+}
+
+// sameNumber reports whether two texts are one integer: MCP wants 42.0 and 42
+// to be equal.
+func sameNumber(header, canonical string) bool {
+	got, err := ijson.Number(header)
+	return err == nil && got == canonical && isID([]byte(canonical))
+}
+
+func isDigits(s string) bool {
+	if s == "" || len(s) > 9 {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,239 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// definitionTTL is how long a definition that was seen is taken for the one
+// that the upstream has: how long a change can go unnoticed, and how often a
+// busy resource is asked.
+const definitionTTL = time.Second
+
+// definitionTimeout bounds each page of a list that a call waits for.
+const definitionTimeout = 10 * time.Second
+
+// A seen definition is what the gateway keeps of one: not its text.
+type seen struct {
+	digest  string
+	output  bool
+	mirrors []param
+	at      time.Time
+}
+
+// A catalog is what the gateway knows of one resource's tools. It is a cache:
+// losing it costs one request to the upstream.
+type catalog struct {
+	pinning sync.Mutex // held while a first sight is committed
+
+	mu       sync.Mutex // guards what follows
+	tools    map[string]*seen
+	at       time.Time         // of the last whole list; zero when it is void
+	reported map[string]string // tool to the changed digest that the ledger has
+	flight   *flight
+}
+
+// A flight is a fetch that several calls wait for.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+func (g *Gateway) catalog(resource string) *catalog {
+	c, ok := g.catalogs.Load(resource)
+	if !ok {
+		c, _ = g.catalogs.LoadOrStore(resource, &catalog{tools: map[string]*seen{}, reported: map[string]string{}})
+	}
+	return c.(*catalog)
+}
+
+// put notes a definition that was seen.
+func (c *catalog) put(name string, d *Definition, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.tools) >= maxTools && c.tools[name] == nil {
+		clear(c.tools)
+	}
+	c.tools[name] = &seen{d.Digest, d.output, d.mirrors, now}
+}
+
+// known returns what was last seen of a tool, however long ago.
+func (c *catalog) known(name string) *seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tools[name]
+}
+
+// void makes the next call ask the upstream.
+func (c *catalog) void() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = time.Time{}
+	for _, t := range c.tools {
+		t.at = time.Time{}
+	}
+}
+
+// fresh returns the tool's definition as the upstream has it, asking for the
+// list when what is known is too old. nil without an error: it has no such
+// tool. However many calls ask at once, the upstream is asked once.
+func (c *catalog) fresh(ctx context.Context, name string, now func() time.Time, fetch func(context.Context) (map[string]Definition, error)) (*seen, error) {
+	c.mu.Lock()
+	if t := c.tools[name]; t != nil && now().Sub(t.at) < definitionTTL {
+		c.mu.Unlock()
+		return t, nil
+	} else if t == nil && now().Sub(c.at) < definitionTTL {
+		c.mu.Unlock()
+		return nil, nil
+	}
+	f := c.flight
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		c.flight = f
+		// The client that began this may go away; others may be waiting.
+		go c.fetch(context.WithoutCancel(ctx), f, now, fetch)
+	}
+	c.mu.Unlock()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return c.known(name), nil
+}
+
+func (c *catalog) fetch(ctx context.Context, f *flight, now func() time.Time, fetch func(context.Context) (map[string]Definition, error)) {
+	began := now()
+	tools, err := fetch(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.err = err; err == nil {
+		clear(c.tools)
+		for name, d := range tools {
+			c.tools[name] = &seen{d.Digest, d.output, d.mirrors, began}
+		}
+		c.at = began
+	}
+	c.flight = nil
+	close(f.done)
+}
+
+// checkPin compares the tool's definition with the pinned one. A routine tool
+// is pinned when it is first seen; any other was pinned by an administrator or
+// is refused. It returns what is known of the definition, if anything.
+func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier) (*seen, error) {
+	cat := c.gateway.catalog(c.resource.Name)
+	pinned, isPinned := c.gateway.pins.Pin(c.resource.Name, name)
+	if !isPinned && tier != counterfoil.Routine {
+		return cat.known(name), counterfoil.Refuse(counterfoil.ToolChanged,
+			"the definition of %s is not pinned: apply the manifest while the upstream is reachable", name)
+	}
+	def, err := cat.fresh(ctx, name, c.gateway.now, c.fetchTools)
+	switch {
+	case err != nil && tier != counterfoil.Routine:
+		// Nothing is forwarded anyway before a person has looked at it.
+		return cat.known(name), nil
+	case err != nil:
+		return cat.known(name), counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+	case def == nil && isPinned:
+		return nil, counterfoil.Refuse(counterfoil.ToolChanged, "the upstream no longer lists %s", name)
+	case def == nil:
+		return nil, counterfoil.Refuse(counterfoil.ToolUnknown, "the upstream lists no tool %s", name)
+	}
+	if !isPinned {
+		if pinned, err = c.pin(ctx, name, def.digest); err != nil {
+			return def, err
+		}
+	}
+	if def.digest != pinned {
+		if err := c.reportChange(ctx, name, pinned, def.digest); err != nil {
+			return def, err
+		}
+		return def, counterfoil.Refuse(counterfoil.ToolChanged, "the upstream changed the definition of %s since it was pinned", name)
+	}
+	return def, nil
+}
+
+// pin pins a routine tool at first sight and returns the digest that is pinned
+// then: of two calls that see two definitions, one wins.
+func (c *call) pin(ctx context.Context, name, digest string) (string, error) {
+	cat := c.gateway.catalog(c.resource.Name)
+	cat.pinning.Lock()
+	defer cat.pinning.Unlock()
+	if pinned, ok := c.gateway.pins.Pin(c.resource.Name, name); ok {
+		return pinned, nil
+	}
+	e := &ledger.Entry{
+		Kind: ledger.ToolPinned, RequestID: c.id, Resource: c.resource.Name,
+		Tool:       counterfoil.ToolID{Resource: c.resource.Name, Tool: name}.String(),
+		ToolDigest: digest, Detail: map[string]any{"how": pinFirstSight},
+	}
+	if err := c.gateway.pins.PinTool(ctx, c.resource.Name, name, digest, pinFirstSight, e); err != nil {
+		return "", recordFault(err)
+	}
+	pinned, ok := c.gateway.pins.Pin(c.resource.Name, name)
+	if !ok {
+		return "", counterfoil.NewFault(counterfoil.LedgerUnavailable, errors.New("a pin that was committed is not there"))
+	}
+	return pinned, nil
+}
+
+// fetchTools asks the upstream for its tools the way the call itself would be
+// sent, so that a server that tells sessions or revisions apart says what it
+// says to this client.
+func (c *call) fetchTools(ctx context.Context) (map[string]Definition, error) {
+	p := c.peer()
+	p.timeout = min(p.timeout, definitionTimeout)
+	if err := c.credential(p); err != nil {
+		return nil, err
+	}
+	return p.tools(ctx)
+}
+
+const pinFirstSight = "first sight"
+
+// reportChange records a changed definition, once for each that is seen.
+func (c *call) reportChange(ctx context.Context, name, pinned, digest string) error {
+	cat := c.gateway.catalog(c.resource.Name)
+	cat.mu.Lock()
+	known := cat.reported[name] == digest
+	cat.reported[name] = digest
+	cat.mu.Unlock()
+	if known {
+		return nil
+	}
+	err := c.gateway.recorder.Append(ctx, &ledger.Entry{
+		Kind: ledger.ToolChanged, RequestID: c.id, Resource: c.resource.Name,
+		Tool:       counterfoil.ToolID{Resource: c.resource.Name, Tool: name}.String(),
+		ToolDigest: digest, Code: counterfoil.ToolChanged, Detail: map[string]any{"pinned": pinned},
+	})
+	if err != nil {
+		cat.mu.Lock()
+		delete(cat.reported, name)
+		cat.mu.Unlock()
+		return recordFault(err)
+	}
+	return nil
+}
+
+// tierOf returns how much human proof a classified tool needs. What nobody
+// classified is forbidden.
+func (c *call) tierOf(name string) counterfoil.Tier {
+	t, ok := c.resource.Tool(name)
+	if !ok {
+		return counterfoil.Forbidden
+	}
+	class := c.registry.Classes[t.Class]
+	if class == nil {
+		return counterfoil.Forbidden
+	}
+	return class.Tier
+}

@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ijson"
+)
+
+// A session is what the id that a client holds stands for. The upstream made
+// it; the gateway keeps nothing.
+type session struct {
+	ID       string `json:"id"` // the upstream's
+	Revision string `json:"revision"`
+	Resource string `json:"resource"`
+	Agent    string `json:"agent"`
+	Task     string `json:"task,omitzero"`
+}
+
+// maxSession bounds a session id, ours and the upstream's.
+const maxSession = 2 << 10
+
+const keySize = 32
+
+// A sealer turns sessions into ids that only their own agent can use, and event
+// ids into ids that only their own session can resume.
+//
+// Who has its key can make a session id for any agent, but still needs that
+// agent's token and proof to use it.
+type sealer struct {
+	aead cipher.AEAD
+	mac  []byte
+}
+
+func newSealer(key []byte) (*sealer, error) {
+	if len(key) < keySize {
+		return nil, fmt.Errorf("the session key has %d bytes, it needs %d", len(key), keySize)
+	}
+	enc, err := hkdf.Key(sha256.New, key, nil, "counterfoil/session/1", keySize)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the session key: %w", err)
+	}
+	mac, err := hkdf.Key(sha256.New, key, nil, "counterfoil/event/1", keySize)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the event key: %w", err)
+	}
+	block, err := aes.NewCipher(enc)
+	if err != nil {
+		return nil, fmt.Errorf("making the session cipher: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("making the session cipher: %w", err)
+	}
+	return &sealer{aead, mac}, nil
+}
+
+// seal returns the id for the client: visible ASCII, as MCP 2025-11-25
+// (Transports, Session Management) wants it.
+func (s *sealer) seal(open session) (string, error) {
+	b, err := ijson.Marshal(open)
+	if err != nil {
+		return "", fmt.Errorf("sealing a session: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(s.aead.Seal(nil, nil, b, nil)), nil
+}
+
+// open returns the session that an id stands for when it is this caller's at
+// this resource. Anybody else's, and anything else, is answered alike: the
+// client is told to initialize again and learns nothing.
+func (s *sealer) open(id, resource string, caller *counterfoil.Caller) (*session, error) {
+	gone := counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such session: initialize again")
+	if len(id) > 2*maxSession {
+		return nil, gone
+	}
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(id)
+	if err != nil {
+		return nil, gone
+	}
+	b, err := s.aead.Open(nil, nil, sealed, nil)
+	if err != nil {
+		return nil, gone
+	}
+	var open session
+	if err := ijson.Unmarshal(b, &open); err != nil {
+		return nil, gone
+	}
+	if open.Resource != resource || open.Agent != caller.Agent || open.Task != caller.Task {
+		return nil, gone
+	}
+	return &open, nil
+}
+
+// sealEvent binds an event's id to its session. MCP wants event ids to be
+// unique within a session and no more, and an upstream may well replay any
+// stream to whoever names it.
+func (s *sealer) sealEvent(open *session, id string) string {
+	return base64.RawURLEncoding.EncodeToString(s.eventMAC(open, id)) + "." + base64.RawURLEncoding.EncodeToString([]byte(id))
+}
+
+// openEvent returns the upstream's event id.
+func (s *sealer) openEvent(open *session, sealed string) (string, error) {
+	mac, id, _ := strings.Cut(sealed, ".")
+	m, err1 := base64.RawURLEncoding.Strict().DecodeString(mac)
+	b, err2 := base64.RawURLEncoding.Strict().DecodeString(id)
+	if err1 != nil || err2 != nil || !hmac.Equal(m, s.eventMAC(open, string(b))) {
+		return "", counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such event in this session: initialize again")
+	}
+	return string(b), nil
+}
+
+// eventMAC covers the session with its members' lengths, so that no two
+// different pairs are covered alike.
+func (s *sealer) eventMAC(open *session, id string) []byte {
+	h := hmac.New(sha256.New, s.mac)
+	for _, part := range []string{open.Resource, open.Agent, open.Task, open.ID, id} {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return h.Sum(nil)[:16]
+}
+
+// isSessionID reports whether an upstream's session id can be taken: visible
+// ASCII (MCP 2025-11-25, Transports, Session Management) and not too long.
+func isSessionID(id string) bool {
+	if id == "" || len(id) > maxSession {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] < 0x21 || id[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// newSessionKey is for callers that keep no key: sessions end with the process.
+func newSessionKey() []byte {
+	key := make([]byte, keySize)
+	rand.Read(key) // never fails (crypto/rand)
+	return key
+}

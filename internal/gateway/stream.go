@@ -1,0 +1,325 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+const (
+	// lookInterval is how often an open stream's caller is looked at when
+	// nothing flows: a revoked agent's stream is cut well within a second.
+	lookInterval = 250 * time.Millisecond
+
+	// writeLimit is how long a client may take to read one event.
+	writeLimit = 30 * time.Second
+)
+
+var (
+	errDraining = errors.New("the server is shutting down")
+	errGone     = errors.New("the client is gone")
+)
+
+// A watch looks at an open stream's caller now and then and ends the stream
+// when it is revoked.
+type watch struct {
+	call    *call
+	endless bool // ends with the server
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	stopped atomic.Bool
+}
+
+func (c *call) watch(reply *reply, endless bool) *watch {
+	w := &watch{call: c, endless: endless, cancel: reply.cancel}
+	w.timer = time.AfterFunc(lookInterval, w.look)
+	return w
+}
+
+func (w *watch) look() {
+	if err := w.err(); err != nil {
+		w.cancel(err)
+		return
+	}
+	if !w.stopped.Load() {
+		w.timer.Reset(lookInterval)
+	}
+}
+
+// err says why the stream must end now, or nil.
+func (w *watch) err() error {
+	if w.endless && w.call.gateway.draining.Load() {
+		return errDraining
+	}
+	return w.call.gateway.Live.Revoked(w.call.r.Context(), w.call.caller)
+}
+
+func (w *watch) stop() {
+	w.stopped.Store(true)
+	w.timer.Stop()
+}
+
+// stream passes a stream on, event by event, and returns how the call ended.
+// The entry of its end follows the stream.
+func (c *call) stream(reply *reply) outcome {
+	reply.unlimited()
+	endless := c.message.kind != request || c.message.name == "subscriptions/listen"
+	watch := c.watch(reply, endless)
+	defer watch.stop()
+
+	out := c.beginStream()
+	events := newEventReader(reply.Body, int(c.gateway.MaxAnswer))
+	for {
+		ev, err := events.next()
+		if err == nil {
+			err = watch.err()
+		}
+		if err != nil {
+			if endless && (errors.Is(err, io.EOF) || c.r.Context().Err() != nil) {
+				return outcome{name: succeeded}
+			}
+			return c.cut(reply, err)
+		}
+		last, o, err := c.event(&ev)
+		if err != nil {
+			c.gateway.log.Warn("cutting a stream", "request_id", c.id, "error", err)
+			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
+		}
+		if err := out.write(&ev); err != nil {
+			return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+		}
+		if last {
+			return o
+		}
+	}
+}
+
+// cut says how a call ended whose stream ended without an answer.
+func (c *call) cut(reply *reply, err error) outcome {
+	if cause := context.Cause(reply.ctx); cause != nil {
+		err = cause
+	}
+	if r, ok := counterfoil.AsRefusal(err); ok {
+		return outcome{ledger.OutcomeUnknown, r.Code}
+	}
+	c.gateway.log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
+	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+}
+
+// event changes an event on its way to the client. It reports whether it was
+// the answer to the request, and how the call ended then. An event that must
+// not go on comes back as a comment.
+func (c *call) event(ev *event) (last bool, o outcome, err error) {
+	if ev.comment {
+		return false, o, nil
+	}
+	c.bindEvent(ev)
+	if len(ev.data) == 0 {
+		return false, o, nil
+	}
+	if !ev.isMessage() {
+		*ev = event{comment: true}
+		return false, o, nil
+	}
+	m, err := readRPC(ev.data)
+	if err != nil {
+		return false, o, err
+	}
+	if m.isAnswer() {
+		return c.answerEvent(ev, &m)
+	}
+	if m.ID != nil && eraOf(c.revision) == modern {
+		// MCP 2026-07-28, Streamable HTTP, Receiving Messages: a server sends no
+		// requests.
+		*ev = event{comment: true}
+		return false, o, nil
+	}
+	if m.Method == "notifications/tools/list_changed" {
+		c.gateway.catalog(c.resource.Name).void()
+	}
+	return false, o, nil
+}
+
+// answerEvent handles the answer to the request, or, on a stream that was
+// opened with GET, the answer to an earlier one.
+func (c *call) answerEvent(ev *event, m *rpcMessage) (last bool, o outcome, err error) {
+	if c.message.kind == request {
+		if !m.answers(c.message.id) {
+			*ev = event{comment: true}
+			return false, o, nil
+		}
+		ev.data, o, err = c.rewrite(m)
+		return true, o, err
+	}
+	if m.Result == nil {
+		return false, o, nil
+	}
+	result, err := c.transform(methodOf(m.Result), m.Result)
+	if err != nil {
+		return false, o, err
+	}
+	ev.data = encodeRPC(m.ID, "result", result)
+	return false, o, nil
+}
+
+// bindEvent binds an event's id to the session. 2026-07-28 has no event ids.
+func (c *call) bindEvent(ev *event) {
+	if !ev.hasID {
+		return
+	}
+	if c.open == nil {
+		ev.id, ev.hasID = "", false // nobody could resume
+		return
+	}
+	if ev.id != "" {
+		ev.id = c.gateway.sealer.sealEvent(c.open, ev.id)
+	}
+}
+
+// A streamWriter writes events to the client, each at once.
+type streamWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	buf     []byte
+}
+
+func (c *call) beginStream() *streamWriter {
+	h := c.w.Header()
+	h.Set("Content-Type", typeStream)
+	h.Set("X-Accel-Buffering", "no") // a proxy in front must not collect events
+	c.w.WriteHeader(http.StatusOK)
+	s := &streamWriter{w: c.w, control: http.NewResponseController(c.w)}
+	s.control.Flush()
+	return s
+}
+
+func (s *streamWriter) write(ev *event) error {
+	s.buf = ev.append(s.buf[:0])
+	// A deadline of the connection, which knows the machine's clock alone. A
+	// writer that has none is bounded by its server.
+	s.control.SetWriteDeadline(time.Now().Add(writeLimit))
+	if _, err := s.w.Write(s.buf); err != nil {
+		return errGone
+	}
+	if err := s.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return errGone
+	}
+	return nil
+}
+
+// listen answers GET: the stream on which a session's server speaks by itself,
+// or an earlier stream that is resumed (MCP 2025-11-25, Transports).
+func (c *call) listen() {
+	c.sessionRequest(func() (http.Header, error) {
+		h := http.Header{"Accept": {typeStream}}
+		last, there, err := headerValue(c.r.Header, headerEvent)
+		if err != nil || !there {
+			return h, err
+		}
+		id, err := c.gateway.sealer.openEvent(c.open, last)
+		h[headerEvent] = []string{id}
+		return h, err
+	}, func(reply *reply) (func(), outcome) {
+		if reply.StatusCode == http.StatusOK && reply.mediaType() == typeStream {
+			return func() {}, c.stream(reply)
+		}
+		return c.sessionRejected(reply)
+	})
+}
+
+// end answers DELETE: the client is done with its session.
+func (c *call) end() {
+	c.sessionRequest(func() (http.Header, error) { return nil, nil }, func(reply *reply) (func(), outcome) {
+		if reply.StatusCode/100 == 2 {
+			return func() { c.w.WriteHeader(http.StatusNoContent) }, outcome{name: succeeded}
+		}
+		return c.sessionRejected(reply)
+	})
+}
+
+// sessionRequest is the way of a GET or DELETE: they exist for sessions alone.
+func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*reply) (func(), outcome)) {
+	h, err := c.inSession(headers)
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	if !c.record(nil) || !c.lastLook() {
+		return
+	}
+	o := outcome{name: ledger.OutcomeUnknown}
+	write := func() {}
+	func() {
+		defer func() { c.finish(o) }()
+		p := c.peer()
+		err := c.credential(p)
+		if err != nil {
+			err = &unsentError{err}
+		} else {
+			var reply *reply
+			if reply, err = p.do(c.r.Context(), c.r.Method, h, nil); err == nil {
+				defer reply.close()
+				write, o = handle(reply)
+				return
+			}
+		}
+		o = c.outcomeOf(err)
+		write = func() { c.failUpstream(err) }
+	}()
+	write()
+}
+
+// inSession opens the session of a GET or DELETE.
+func (c *call) inSession(headers func() (http.Header, error)) (http.Header, error) {
+	noSuch := func() error {
+		c.w.Header().Set("Allow", http.MethodPost)
+		return counterfoil.Refuse(counterfoil.MethodForbidden, "%s is for sessions of %s: send Mcp-Session-Id", c.r.Method, revision20251125)
+	}
+	revision, there, err := headerValue(c.r.Header, headerRevision)
+	if err != nil {
+		return nil, err
+	}
+	if there && eraOf(revision) == modern {
+		return nil, noSuch()
+	}
+	if there && eraOf(revision) == 0 {
+		return nil, unsupported(revision, supportedRevisions)
+	}
+	id, there, err := headerValue(c.r.Header, headerSession)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, noSuch()
+	}
+	if c.open, err = c.gateway.sealer.open(id, c.resource.Name, &c.caller); err != nil {
+		return nil, err
+	}
+	if revision != "" && revision != c.open.Revision {
+		return nil, mismatch("the header MCP-Protocol-Version says %s, the session was opened with %s", revision, c.open.Revision)
+	}
+	c.revision = c.open.Revision
+	return headers()
+}
+
+// sessionRejected handles the statuses that an upstream refuses GET or DELETE
+// with.
+func (c *call) sessionRejected(reply *reply) (func(), outcome) {
+	var err error
+	switch reply.StatusCode {
+	case http.StatusMethodNotAllowed:
+		c.w.Header().Set("Allow", http.MethodPost)
+		err = counterfoil.Refuse(counterfoil.MethodForbidden, "the upstream does not take %s", c.r.Method)
+	case http.StatusNotFound:
+		err = counterfoil.Refuse(counterfoil.ToolUnknown, "the upstream ended the session: initialize again")
+	default:
+		return c.rejected(reply)
+	}
+	return func() { c.count(c.gateway.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+}
