@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ijson"
+)
+
+func (a *app) agentCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "agent",
+		Short:   "The life of agents: list, show, suspend, resume, offboard, enroll-code, instances",
+		Example: "  counterfoil agent list\n  counterfoil agent enroll-code payroll",
+		RunE: func(*cobra.Command, []string) error {
+			return usage("agent needs a subcommand: list, show, suspend, resume, offboard, enroll-code or instances")
+		},
+	}
+	c.AddCommand(a.agentListCommand(), a.agentShowCommand(), a.agentCodeCommand(), a.agentInstancesCommand(),
+		a.agentVerb("suspend", "Stop an agent until it is resumed; its tokens are void at once"),
+		a.agentVerb("resume", "Let a suspended agent work again; older tokens stay void"),
+		a.agentVerb("offboard", "End an agent for good and print what that voided"))
+	return a.needsServer(c)
+}
+
+// agentNoun is what is shown of an agent's document.
+type agentNoun struct {
+	Owner       string `json:"owner"`
+	Purpose     string `json:"purpose"`
+	Environment string `json:"environment"`
+}
+
+func (a *app) agentListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List agents", Example: "  counterfoil agent list --json", Args: cobra.NoArgs,
+		RunE: a.does(func(ctx context.Context, _ []string) error {
+			var list documents
+			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents", nil, &list); err != nil {
+				return err
+			}
+			rows := [][]string{{"NAME", "STATUS", "OWNER", "ENVIRONMENT", "INSTANCES", "PURPOSE"}}
+			for _, d := range list.Documents {
+				var noun agentNoun
+				if err := ijson.UnmarshalLax(d.Document, &noun); err != nil {
+					return fmt.Errorf("reading agent %s: %w", d.Name, err)
+				}
+				rows = append(rows, []string{d.Name, d.Status, noun.Owner, noun.Environment, strconv.Itoa(d.Instances), noun.Purpose})
+			}
+			return a.print(list, func(w io.Writer) {
+				if len(list.Documents) == 0 {
+					fmt.Fprintln(w, "no agents; declare one in a manifest and run: counterfoil apply -f FILE")
+					return
+				}
+				table(w, rows...)
+			})
+		}),
+	}
+}
+
+func (a *app) agentShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show one agent", Example: "  counterfoil agent show payroll", Args: cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, args []string) error {
+			var d document
+			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents/"+escape(args[0]), nil, &d); err != nil {
+				return err
+			}
+			return a.print(d, func(w io.Writer) {
+				fmt.Fprintf(w, "# status %s, %d live instances, epoch %d\n%s", d.Status, d.Instances, d.Epoch, d.Manifest)
+			})
+		}),
+	}
+}
+
+type instanceView struct {
+	ID       string    `json:"id"`
+	JKT      string    `json:"jkt"`
+	Alg      string    `json:"alg"`
+	Status   string    `json:"status"`
+	Enrolled time.Time `json:"enrolled"`
+}
+
+func (a *app) agentInstancesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "instances NAME", Short: "List an agent's instances and their keys", Example: "  counterfoil agent instances payroll", Args: cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, args []string) error {
+			var list struct {
+				Instances []instanceView `json:"instances"`
+			}
+			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents/"+escape(args[0])+"/instances", nil, &list); err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				if len(list.Instances) == 0 {
+					fmt.Fprintf(w, "no instances; make a code with: counterfoil agent enroll-code %s\n", args[0])
+					return
+				}
+				rows := [][]string{{"INSTANCE", "STATUS", "KEY", "ALGORITHM", "ENROLLED"}}
+				for _, v := range list.Instances {
+					rows = append(rows, []string{v.ID, v.Status, v.JKT, v.Alg, v.Enrolled.UTC().Format(time.RFC3339)})
+				}
+				table(w, rows...)
+			})
+		}),
+	}
+}
+
+func (a *app) agentCodeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "enroll-code NAME",
+		Short:   "Make a one-time code for a new instance of an agent",
+		Long:    "Makes a code that enrols one instance. It is good once, for 15 minutes, and shown here only. Standard output has the code alone.",
+		Example: "  counterfoil agent enroll-code payroll",
+		Args:    cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, args []string) error {
+			code, expires, err := a.makeCode(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(map[string]any{"agent": args[0], "code": code.Reveal(), "expires_at": expires}, func(w io.Writer) {
+				fmt.Fprintln(w, code.Reveal())
+				a.note("good once, until %s", expires.Local().Format(time.TimeOnly))
+			})
+		}),
+	}
+}
+
+func (a *app) makeCode(ctx context.Context, agent string) (counterfoil.Secret, time.Time, error) {
+	var answer struct {
+		Code    string    `json:"code"`
+		Expires time.Time `json:"expires_at"`
+	}
+	if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(agent)+"/enroll-code", map[string]any{}, &answer); err != nil {
+		return counterfoil.Secret{}, time.Time{}, err
+	}
+	return counterfoil.NewSecret(answer.Code), answer.Expires, nil
+}
+
+func (a *app) agentVerb(verb, short string) *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: verb + " NAME", Short: short, Example: fmt.Sprintf("  counterfoil agent %s payroll --reason 'laptop stolen'", verb), Args: cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, args []string) error {
+			if verb == "offboard" {
+				return a.offboard(ctx, args[0], reason)
+			}
+			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, nil); err != nil {
+				return err
+			}
+			return a.print(map[string]any{"agent": args[0], "done": verb}, func(w io.Writer) {
+				fmt.Fprintf(w, "%sed %s\n", strings.TrimSuffix(verb, "e"), args[0])
+			})
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
+	return c
+}
+
+type offboarded struct {
+	Name   string `json:"name"`
+	Voided struct {
+		Instances []string `json:"instances"`
+		Keys      []string `json:"keys"`
+		Epoch     int64    `json:"epoch"`
+	} `json:"voided"`
+}
+
+func (a *app) offboard(ctx context.Context, agent, reason string) error {
+	var o offboarded
+	if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(agent)+"/offboard", map[string]any{"reason": reason}, &o); err != nil {
+		return err
+	}
+	return a.print(o, func(w io.Writer) {
+		fmt.Fprintf(w, "offboarded %s: its name and its keys are never accepted again\n", agent)
+		table(w,
+			[]string{"  tokens", "every one that was issued is void"},
+			[]string{"  instances", listed(o.Voided.Instances)},
+			[]string{"  keys", listed(o.Voided.Keys)})
+	})
+}
+
+func listed(items []string) string {
+	if len(items) == 0 {
+		return "none"
+	}
+	return strings.Join(items, ", ")
+}

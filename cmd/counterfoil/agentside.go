@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/spf13/cobra"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/agent"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/ijson"
+)
+
+// identity is who a command on the agent's machine acts as.
+type identity struct {
+	issuer string
+	agent  string
+	key    string
+}
+
+func (id *identity) flags(c *cobra.Command) {
+	c.Flags().StringVar(&id.issuer, "issuer", os.Getenv("COUNTERFOIL_ISSUER"), "the issuer's `URL` (COUNTERFOIL_ISSUER)")
+	c.Flags().StringVar(&id.agent, "agent", "", "the agent's `name`")
+	c.Flags().StringVar(&id.key, "key", "", "`file` of the instance's private key")
+	must(c.MarkFlagRequired("agent"))
+	must(c.MarkFlagRequired("key"))
+}
+
+// must is for mistakes of the program that every run would show.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (id *identity) check() error {
+	if id.issuer == "" {
+		return usage("--issuer is needed: the URL that the server printed as public=… (or set COUNTERFOIL_ISSUER)")
+	}
+	id.issuer = strings.TrimSuffix(id.issuer, "/")
+	if err := counterfoil.CheckName(id.agent); err != nil {
+		return usage("--agent: %v", err)
+	}
+	return nil
+}
+
+// resourceURL is the identifier of a resource: its name under the issuer, or
+// the URL itself.
+func (id *identity) resourceURL(name string) (string, error) {
+	if strings.HasPrefix(name, "https://") || strings.HasPrefix(name, "http://") {
+		return name, nil
+	}
+	if err := counterfoil.CheckName(name); err != nil {
+		return "", usage("--resource: %v", err)
+	}
+	return id.issuer + "/r/" + name, nil
+}
+
+// transport returns what signs this identity's requests to one resource.
+func (id *identity) transport(resource string, scope []string) (*agent.Transport, string, error) {
+	if err := id.check(); err != nil {
+		return nil, "", err
+	}
+	url, err := id.resourceURL(resource)
+	if err != nil {
+		return nil, "", err
+	}
+	signer, err := agent.LoadKey(id.key)
+	if err != nil {
+		return nil, "", err
+	}
+	t, err := agent.NewTransport(agent.Config{Issuer: id.issuer, Agent: id.agent, Signer: signer, Resource: url, Scope: scope})
+	return t, url, err
+}
+
+func (a *app) enrollCommand() *cobra.Command {
+	var id identity
+	var code, alg string
+	c := &cobra.Command{
+		Use:   "enroll --issuer URL --agent NAME --code - --key FILE",
+		Short: "Make a key on this machine and register it as an instance of an agent",
+		Long: `Makes a new private key in FILE (mode 0600; it never leaves this machine), proves
+that it is held, and registers it as an instance of the agent. The one-time code
+comes from 'counterfoil agent enroll-code NAME' and is read from standard input,
+so that it is in no shell history and no process list.`,
+		Example: "  counterfoil agent enroll-code payroll | counterfoil enroll --issuer http://localhost:8420 --agent payroll --code - --key payroll.key",
+		Args:    cobra.NoArgs,
+		RunE: a.does(func(ctx context.Context, _ []string) error {
+			if err := id.check(); err != nil {
+				return err
+			}
+			if code != "-" {
+				return usage("--code takes only -, which reads the code from standard input: on the command line every local user could read it")
+			}
+			line, err := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("reading the code: %w", err)
+			}
+			if strings.TrimSpace(line) == "" {
+				return errors.New("no code came on standard input; get one with: counterfoil agent enroll-code " + id.agent)
+			}
+			return a.enroll(ctx, id, counterfoil.NewSecret(strings.TrimSpace(line)), alg)
+		}),
+	}
+	id.flags(c)
+	c.Flags().StringVar(&code, "code", "-", "always -: the code is read from standard input")
+	c.Flags().StringVar(&alg, "alg", "Ed25519", "the key's algorithm: Ed25519, ES256, ES384")
+	return c
+}
+
+// enroll saves the key before it is registered, so that a crash between the two
+// never leaves an instance whose key is lost; a refused enrolment takes the file
+// away again.
+func (a *app) enroll(ctx context.Context, id identity, code counterfoil.Secret, alg string) error {
+	if _, err := os.Lstat(id.key); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is there already: a key is never written over; name another file", id.key)
+	}
+	private, err := credential.GenerateKey(alg)
+	if err != nil {
+		return err
+	}
+	if err := agent.SaveKey(id.key, private); err != nil {
+		return err
+	}
+	signer, err := agent.LoadKey(id.key)
+	if err != nil {
+		return err
+	}
+	done, err := agent.Enroll(ctx, agent.EnrolConfig{Issuer: id.issuer, Agent: id.agent, Code: code, Signer: signer})
+	if err != nil {
+		if _, refused := counterfoil.AsRefusal(err); refused {
+			os.Remove(id.key)
+		}
+		return err
+	}
+	return a.print(map[string]any{"agent": done.Agent, "instance": done.Instance, "jkt": done.JKT, "key": id.key}, func(w io.Writer) {
+		fmt.Fprintf(w, "enrolled %s as instance %s\nkey      %s (thumbprint %s)\n", done.Agent, done.Instance, id.key, done.JKT)
+	})
+}
+
+func (a *app) tokenCommand() *cobra.Command {
+	var id identity
+	var resource string
+	var scope []string
+	c := &cobra.Command{
+		Use:     "token --issuer URL --agent NAME --key FILE --resource NAME [--scope TOOL…]",
+		Short:   "Get an access token, bound to the key",
+		Long:    "Gets an access token for one resource. It is bound to the key: without proofs by that key nobody can use it.",
+		Example: "  counterfoil token --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --json",
+		Args:    cobra.NoArgs,
+		RunE: a.does(func(ctx context.Context, _ []string) error {
+			t, _, err := id.transport(resource, scope)
+			if err != nil {
+				return err
+			}
+			tok, err := t.Token(ctx)
+			if err != nil {
+				return err
+			}
+			return a.print(map[string]any{"access_token": tok.Token.Reveal(), "token_type": "DPoP", "scope": strings.Join(tok.Scope, " "), "expires_at": tok.Expires.UTC()},
+				func(w io.Writer) { fmt.Fprintln(w, tok.Token.Reveal()) })
+		}),
+	}
+	id.flags(c)
+	c.Flags().StringVar(&resource, "resource", "", "the resource's `name` or URL")
+	c.Flags().StringSliceVar(&scope, "scope", nil, "ask for these tools only")
+	must(c.MarkFlagRequired("resource"))
+	return c
+}
+
+func (a *app) callCommand() *cobra.Command {
+	var id identity
+	var args string
+	c := &cobra.Command{
+		Use:     "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE",
+		Short:   "Call a tool of an MCP server through the gateway",
+		Example: `  counterfoil call bank/get_balance --args '{"account":"operating"}' --issuer http://localhost:8420 --agent payroll --key payroll.key`,
+		Args:    cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, words []string) error {
+			tool, err := counterfoil.ParseToolID(words[0])
+			if err != nil {
+				return usage("%v", err)
+			}
+			if err := ijson.Check([]byte(args)); err != nil {
+				return usage("--args: %v", err)
+			}
+			return a.call(ctx, id, tool, args)
+		}),
+	}
+	id.flags(c)
+	c.Flags().StringVar(&args, "args", "{}", "the tool's arguments, a `JSON` object")
+	return c
+}
+
+func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, args string) error {
+	t, url, err := id.transport(tool.Resource, nil)
+	if err != nil {
+		return err
+	}
+	result, err := callTool(ctx, t, url, tool.Tool, args)
+	if err != nil {
+		return err
+	}
+	if refusal := refusalOf(result); refusal != nil {
+		return refusal
+	}
+	b, err := result.MarshalJSON()
+	if err != nil {
+		return fmt.Errorf("encoding the result: %w", err)
+	}
+	if result.IsError {
+		a.code = exitFailed
+	}
+	if a.json {
+		_, err = fmt.Fprintf(a.out, "%s\n", b)
+		return err
+	}
+	for _, part := range result.Content {
+		if text, ok := part.(*mcp.TextContent); ok {
+			fmt.Fprintln(a.out, text.Text)
+			continue
+		}
+		other, err := part.MarshalJSON()
+		if err != nil {
+			return fmt.Errorf("encoding the result: %w", err)
+		}
+		fmt.Fprintf(a.out, "%s\n", other)
+	}
+	return nil
+}
+
+// callTool makes one call as an MCP client over a signing transport.
+func callTool(ctx context.Context, t http.RoundTripper, url, tool, args string) (*mcp.CallToolResult, error) {
+	client := mcp.NewClient(&mcp.Implementation{Name: "counterfoil", Version: versionString()}, nil)
+	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: t}, DisableStandaloneSSE: true, MaxRetries: -1}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", url, err)
+	}
+	defer session.Close()
+	result, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: json.RawMessage(args)})
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", tool, err)
+	}
+	return result, nil
+}
+
+// refusalOf returns the gateway's refusal in a tool's result, if it is one.
+func refusalOf(result *mcp.CallToolResult) *counterfoil.Refusal {
+	m, ok := result.Meta["counterfoil/refusal"].(map[string]any)
+	if !ok {
+		return nil
+	}
+	code, _ := m["code"].(string)
+	detail, _ := m["detail"].(string)
+	return counterfoil.Refuse(counterfoil.Code(code), "%s", detail)
+}

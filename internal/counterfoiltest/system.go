@@ -1,0 +1,342 @@
+// Package counterfoiltest is the harness: a whole daemon in this process on a
+// real store, a real MCP server behind its gateway, agents with keys of their
+// own, and a clock that the test moves. A story ends in CheckLedger.
+package counterfoiltest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
+	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/daemon"
+)
+
+// Manifest is what a System declares at its start; %s is the bank's URL.
+const Manifest = `kind: Person
+name: ana
+email: ana@example.com
+---
+kind: Class
+name: read
+tier: routine
+---
+kind: Class
+name: small-payment
+tier: routine
+---
+kind: Class
+name: payout
+tier: irreversible
+approvers: [finance-approvers]
+---
+kind: Resource
+name: bank
+type: mcp
+environment: prod
+upstream: %s
+tools:
+  - {name: get_balance, class: read}
+  - {name: list_payees, class: read}
+  - {name: pay, class: payout, fields: {amount: /amount, to: /to}}
+---
+kind: Agent
+name: payroll
+owner: ana
+purpose: monthly payroll run
+environment: prod
+grants:
+  - tools: [bank/get_balance, bank/pay]
+---
+kind: Agent
+name: auditor
+owner: ana
+purpose: reads everything
+environment: prod
+grants:
+  - tools: [bank/get_balance, bank/list_payees]
+`
+
+// A System is a running deployment under test.
+type System struct {
+	T     testing.TB
+	Dir   string // the daemon's data folder
+	Clock *Clock
+	Bank  *bankserver.Bank
+
+	// Log is what the daemon logged.
+	Log *Buffer
+
+	bank     *recorder
+	bankURL  string
+	daemon   *daemon.Daemon
+	stop     context.CancelFunc
+	done     chan error
+	configs  []func(*daemon.Config)
+	upstream []*recorder
+}
+
+// Option changes how the daemon is configured.
+type Option func(*daemon.Config)
+
+// New starts a system and applies Manifest. It ends with the test.
+func New(t testing.TB, options ...Option) *System {
+	t.Helper()
+	dir := t.TempDir()
+	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bank.Close() })
+	s := &System{T: t, Dir: filepath.Join(dir, "data"), Clock: NewClock(), Bank: bank, Log: &Buffer{}}
+	for _, o := range options {
+		s.configs = append(s.configs, o)
+	}
+	s.bank = &recorder{next: bank.Handler()}
+	s.bankURL = s.Upstream(s.bank) + "/mcp"
+	s.Start()
+	s.Apply(fmt.Sprintf(Manifest, s.bankURL))
+	return s
+}
+
+// Upstream serves an MCP server on loopback; its calls count in CheckLedger
+// when it is a recorder.
+func (s *System) Upstream(h http.Handler) string {
+	if r, ok := h.(*recorder); ok {
+		s.upstream = append(s.upstream, r)
+	}
+	srv := httptest.NewServer(h)
+	s.T.Cleanup(func() {
+		srv.CloseClientConnections()
+		srv.Close()
+	})
+	return srv.URL
+}
+
+// Start opens and runs the daemon on the system's folder, as a restart does.
+func (s *System) Start() {
+	s.T.Helper()
+	if err := s.TryStart(); err != nil {
+		s.T.Fatalf("starting the daemon: %v", err)
+	}
+}
+
+// TryStart is Start for a start that may be refused.
+func (s *System) TryStart() error {
+	cfg := daemon.Config{
+		Dev: true, Data: s.Dir,
+		Public:     daemon.Listener{URL: "http://localhost:0"},
+		Management: daemon.Listener{URL: "http://localhost:0"},
+	}
+	for _, c := range s.configs {
+		c(&cfg)
+	}
+	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	d, err := daemon.Open(context.Background(), cfg, daemon.Options{Log: log, Version: "test", Now: s.Clock.Now})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.daemon, s.stop, s.done = d, stop, make(chan error, 1)
+	done := s.done
+	go func() { done <- d.Run(ctx) }()
+	s.T.Cleanup(s.Stop)
+	return nil
+}
+
+// Stop drains and closes the daemon, once.
+func (s *System) Stop() {
+	if s.stop == nil {
+		return
+	}
+	s.stop()
+	if err := <-s.done; err != nil {
+		s.T.Errorf("running the daemon: %v", err)
+	}
+	if err := s.daemon.Close(); err != nil {
+		s.T.Errorf("closing the daemon: %v", err)
+	}
+	s.stop = nil
+}
+
+// Restart stops the daemon and starts it again on the same folder and clock.
+func (s *System) Restart() {
+	s.T.Helper()
+	s.Stop()
+	s.Start()
+}
+
+// Issuer is the public URL.
+func (s *System) Issuer() string { return s.daemon.PublicURL() }
+
+// Management is the management URL.
+func (s *System) Management() string { return s.daemon.ManagementURL() }
+
+// BankURL is the bank's identifier at the gateway.
+func (s *System) BankURL() string { return s.Issuer() + "/r/bank" }
+
+// BankUpstream is where the bank itself listens.
+func (s *System) BankUpstream() string { return s.bankURL }
+
+// UpstreamHeaders returns the header of every request that reached the bank.
+func (s *System) UpstreamHeaders() []http.Header {
+	_, h := s.bank.seen()
+	return h
+}
+
+// UpstreamCalls returns how many tool calls reached the bank.
+func (s *System) UpstreamCalls() int {
+	c, _ := s.bank.seen()
+	return len(c)
+}
+
+// Stall makes calls at the bank wait until the function that it returns is
+// called.
+func (s *System) Stall() (release func()) {
+	gate := make(chan struct{})
+	s.bank.mu.Lock()
+	s.bank.stall = gate
+	s.bank.mu.Unlock()
+	return sync.OnceFunc(func() {
+		s.bank.mu.Lock()
+		s.bank.stall = nil
+		s.bank.mu.Unlock()
+		close(gate)
+	})
+}
+
+// Admin sends a request to the admin socket and returns the answer's status and
+// body.
+func (s *System) Admin(method, path string, in any) (int, []byte) {
+	s.T.Helper()
+	var body io.Reader
+	if in != nil {
+		b, err := ijson.Marshal(in)
+		if err != nil {
+			s.T.Fatal(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequest(method, "http://admin"+path, body)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	socket, err := daemon.FindSocket(s.Dir)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	resp, err := client.Do(req)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return resp.StatusCode, answer
+}
+
+// Apply puts a manifest in force.
+func (s *System) Apply(manifest string) {
+	s.T.Helper()
+	if problems := s.TryApply(manifest); len(problems) > 0 {
+		s.T.Fatalf("applying: %s", strings.Join(problems, "\n"))
+	}
+}
+
+// TryApply applies a manifest and returns what is wrong with it.
+func (s *System) TryApply(manifest string) []string {
+	s.T.Helper()
+	status, body := s.Admin(http.MethodPost, "/api/v1/apply", map[string]any{
+		"files": []map[string]string{{"name": "test.yaml", "data": manifest}}, "dry_run": false,
+	})
+	var result struct {
+		Problems []string `json:"problems"`
+	}
+	if err := ijson.UnmarshalLax(body, &result); err != nil || status/100 != 2 && len(result.Problems) == 0 {
+		s.T.Fatalf("applying: HTTP %d %s", status, body)
+	}
+	return result.Problems
+}
+
+// must fails the test unless the admin request succeeded.
+func (s *System) must(method, path string, in any) []byte {
+	s.T.Helper()
+	status, body := s.Admin(method, path, in)
+	if status/100 != 2 {
+		s.T.Fatalf("%s %s: HTTP %d %s", method, path, status, body)
+	}
+	return body
+}
+
+// Offboard deletes an agent.
+func (s *System) Offboard(agent string) {
+	s.T.Helper()
+	s.must(http.MethodPost, "/api/v1/agents/"+agent+"/offboard", map[string]any{"reason": "test"})
+}
+
+// Suspend suspends an agent.
+func (s *System) Suspend(agent string) {
+	s.T.Helper()
+	s.must(http.MethodPost, "/api/v1/agents/"+agent+"/suspend", map[string]any{"reason": "test"})
+}
+
+// Resume resumes an agent.
+func (s *System) Resume(agent string) {
+	s.T.Helper()
+	s.must(http.MethodPost, "/api/v1/agents/"+agent+"/resume", map[string]any{"reason": "test"})
+}
+
+// EnrolCode makes a one-time code for an agent.
+func (s *System) EnrolCode(agent string) string {
+	s.T.Helper()
+	var answer struct {
+		Code string `json:"code"`
+	}
+	if err := ijson.UnmarshalLax(s.must(http.MethodPost, "/api/v1/agents/"+agent+"/enroll-code", map[string]any{}), &answer); err != nil {
+		s.T.Fatal(err)
+	}
+	return answer.Code
+}
+
+// A Buffer is a log that many goroutines write.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// String returns what was written.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Timeout bounds one wait of a story; it is generous because machines are slow,
+// and nothing is measured with it.
+const Timeout = 30 * time.Second

@@ -1,0 +1,69 @@
+package counterfoiltest
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/counterfoil/counterfoil/ijson"
+)
+
+// An upstreamCall is one tools/call as the upstream received it.
+type upstreamCall struct {
+	Tool      string
+	Arguments string // canonical
+}
+
+// recorder stands before the real MCP server and keeps what reached it, so that
+// what the ledger says can be held against what happened.
+type recorder struct {
+	next http.Handler
+
+	mu      sync.Mutex
+	calls   []upstreamCall
+	headers []http.Header
+	stall   chan struct{} // when not nil, calls wait for it
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		http.Error(w, "unreadable", http.StatusBadRequest)
+		return
+	}
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	var msg struct {
+		Method string `json:"method"`
+		Params struct {
+			Name      string `json:"name"`
+			Arguments any    `json:"arguments"`
+		} `json:"params"`
+	}
+	r.mu.Lock()
+	r.headers = append(r.headers, req.Header.Clone())
+	stall := r.stall
+	if ijson.UnmarshalLax(body, &msg) == nil && msg.Method == "tools/call" {
+		args, err := ijson.Marshal(msg.Params.Arguments)
+		if err == nil {
+			r.calls = append(r.calls, upstreamCall{msg.Params.Name, string(args)})
+		}
+	} else {
+		stall = nil
+	}
+	r.mu.Unlock()
+	if stall != nil {
+		select {
+		case <-stall:
+		case <-req.Context().Done():
+			return
+		}
+	}
+	r.next.ServeHTTP(w, req)
+}
+
+func (r *recorder) seen() ([]upstreamCall, []http.Header) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]upstreamCall(nil), r.calls...), append([]http.Header(nil), r.headers...)
+}

@@ -1,0 +1,397 @@
+// Package daemon wires one node together: configuration, keys, store, engines
+// and listeners, and takes them down again in order. It makes no decisions and
+// holds no SQL.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/gateway"
+	"github.com/counterfoil/counterfoil/internal/store"
+	"github.com/counterfoil/counterfoil/internal/web"
+	"github.com/counterfoil/counterfoil/ledger"
+	"github.com/counterfoil/counterfoil/resource"
+)
+
+// Options are what a program, not an operator, decides.
+type Options struct {
+	Log     *slog.Logger
+	Version string
+	Now     func() time.Time // time.Now when nil
+}
+
+// A Daemon is one running node. Open it, Run it, Close it.
+type Daemon struct {
+	cfg       Config
+	opt       Options
+	store     *store.Store
+	authority *authority.Authority
+	gateway   *gateway.Gateway
+	books     books
+	clock     *clockGuard
+	keys      *authority.Keyring
+	handlers  web.Handlers
+	servers   []served
+	undo      []func()
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// served is a server with the listener it is for.
+type served struct {
+	name   string
+	server *http.Server
+	ln     net.Listener
+	tls    TLS
+}
+
+// Open prepares everything and listens, but takes no request before Run. What
+// is damaged or does not fit stops it, with what to do about it.
+func Open(ctx context.Context, cfg Config, opt Options) (_ *Daemon, err error) {
+	if problems := cfg.check(); len(problems) > 0 {
+		return nil, problems
+	}
+	if cfg.Data, err = filepath.Abs(cfg.Data); err != nil {
+		return nil, fmt.Errorf("finding the data folder: %w", err)
+	}
+	cfg.fill()
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	d := &Daemon{cfg: cfg, opt: opt, clock: &clockGuard{start: time.Now()}}
+	defer func() {
+		if err != nil {
+			d.rollback()
+		}
+	}()
+	if err := d.open(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) open(ctx context.Context) error {
+	cfg := &d.cfg
+	if err := prepareFolder(cfg.Data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.SecretsDir, 0o700); err != nil {
+		return fmt.Errorf("making the folder of secrets: %w", err)
+	}
+	public, err := d.listen("public", &cfg.Public, DefaultPublicURL)
+	if err != nil {
+		return err
+	}
+	management, err := d.listen("management", &cfg.Management, DefaultManagementURL)
+	if err != nil {
+		return err
+	}
+	fresh, err := isFresh(cfg)
+	if err != nil {
+		return err
+	}
+	kek, err := loadKEK(cfg.KEK.File, cfg.Dev && fresh)
+	if err != nil {
+		return err
+	}
+	if err := d.openStore(ctx, kek, fresh); err != nil {
+		return err
+	}
+	if err := d.openEngines(ctx, kek); err != nil {
+		return err
+	}
+	d.serve("public", d.handlers.Public, public, cfg.Public.TLS)
+	d.serve("management", d.handlers.Management, management, cfg.Management.TLS)
+	if cfg.Metrics.Listen != "" {
+		ln, err := net.Listen("tcp", cfg.Metrics.Listen)
+		if err != nil {
+			return fmt.Errorf("listening for metrics: %w", err)
+		}
+		d.onUndo(func() { ln.Close() })
+		d.serve("metrics", d.handlers.Metrics, ln, TLS{})
+	}
+	// The socket comes last: the store's lock tells that no other process has
+	// this folder, so that a socket that is there is a dead one.
+	admin, cleanup, err := listenAdmin(cfg.Data)
+	if err != nil {
+		return err
+	}
+	d.onUndo(cleanup)
+	d.onUndo(func() { admin.Close() })
+	d.serve("admin", d.handlers.Admin, admin, TLS{})
+	return d.store.Append(ctx, &ledger.Entry{Kind: ledger.ServerStarted, Detail: map[string]any{
+		"version": d.opt.Version, "issuer": cfg.Public.URL, "dev": cfg.Dev, "clock_confirmed": cfg.ConfirmClock,
+	}})
+}
+
+func (d *Daemon) onUndo(f func()) { d.undo = append(d.undo, f) }
+
+func (d *Daemon) rollback() {
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		d.undo[i]()
+	}
+	d.undo = nil
+}
+
+func (d *Daemon) listen(name string, l *Listener, fallback string) (net.Listener, error) {
+	ln, err := listen(d.cfg.Data, name, l, fallback)
+	if err != nil {
+		return nil, err
+	}
+	d.onUndo(func() { ln.Close() })
+	return ln, nil
+}
+
+func (d *Daemon) openStore(ctx context.Context, kek []byte, fresh bool) error {
+	origin := logOrigin(d.cfg.Public.URL)
+	key, err := loadLogKey(d.cfg.Data, origin, kek, fresh)
+	if err != nil {
+		return err
+	}
+	d.store, err = store.Open(ctx, d.cfg.Storage, store.Options{
+		Now: d.opt.Now, Origin: origin, Signer: key.signer, Verifier: key.verifier,
+		Places: d.cfg.Checkpoints, Log: d.opt.Log, ConfirmClock: d.cfg.ConfirmClock,
+	})
+	if err != nil {
+		return err
+	}
+	d.books = books{d.store, key.verifier}
+	d.onUndo(func() { d.store.Close() })
+	return nil
+}
+
+// openEngines makes what decides, on the store that is open.
+func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
+	cfg, now := &d.cfg, d.opt.Now
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	tally := web.NewTally(registry)
+	source := web.Source(cfg.proxies())
+
+	memory := resource.NewMemoryReplay(now)
+	if err := d.readBack(ctx, memory); err != nil {
+		return err
+	}
+	replay := guardedReplay{memory, d.clock}
+	var err error
+	d.keys, err = authority.NewKeyring(ctx, authority.KeyringConfig{Store: d.store, KEK: kek, Period: cfg.Lifetimes.SigningKey, Now: now, Log: d.opt.Log})
+	if err != nil {
+		return err
+	}
+	d.authority, err = authority.New(authority.Config{
+		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(), TokenLife: cfg.Lifetimes.Token,
+		Definitions: d.definitions, Now: now, Log: d.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	d.gateway, err = gateway.New(gateway.Config{
+		PublicURL: cfg.Public.URL,
+		Verifier: &resource.Verifier{
+			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(), Now: now, Log: d.opt.Log,
+		},
+		Recorder: d.store, Live: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
+		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count,
+		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	d.handlers, err = web.New(web.Config{
+		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys,
+		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Ready: d.notReady, Actor: actorOf,
+		Tally: tally, Metrics: registry, Logger: d.opt.Log,
+	})
+	return err
+}
+
+// unauthenticated counts what has no entry of its own: in the metrics, and in
+// the aggregate that the authority writes once a minute.
+func (d *Daemon) unauthenticated(tally *web.Tally) func(counterfoil.Code) {
+	return func(code counterfoil.Code) {
+		tally.Count(code)
+		d.authority.Refused(code)
+	}
+}
+
+// nonces makes one space of nonces: the token endpoint and the gateway have one
+// each (RFC 9449, Section 8.2). After a start with a clock that was confirmed
+// by hand it is not known which proofs were used.
+func (d *Daemon) nonces() *resource.MemoryNonces {
+	n := resource.NewMemoryNonces()
+	n.Always = d.cfg.DPoPNonce == "always"
+	if d.cfg.ConfirmClock {
+		n.LostAt = d.opt.Now()
+	}
+	return n
+}
+
+// proofMemory is how long after its use a proof could be accepted: one dated
+// ahead as far as is allowed, to the end of its window, and the skew once more.
+const proofMemory = credential.ProofWindow + 2*credential.Ahead
+
+// readBack loads the proofs of the last window out of the ledger, so that none
+// is taken a second time after a restart (docs/design.md, single use).
+func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) error {
+	since := d.opt.Now().Add(-proofMemory)
+	err := d.store.RecentProofs(ctx, since, func(hash string, used time.Time) {
+		memory.Load(hash, used.Add(proofMemory))
+	})
+	if err != nil {
+		return fmt.Errorf("reading back the proofs that were used: %w", err)
+	}
+	return nil
+}
+
+// secret reads an upstream's credential. It is read at each use, so that a
+// rotated file counts at once; the manifest has checked that the name has no
+// path in it.
+func (d *Daemon) secret(file string) (counterfoil.Secret, error) {
+	if file != filepath.Base(file) || file == "." || file == ".." {
+		return counterfoil.Secret{}, fmt.Errorf("reading a secret: %q is not a file name", file)
+	}
+	b, err := readPrivate(filepath.Join(d.cfg.SecretsDir, file))
+	if err != nil {
+		return counterfoil.Secret{}, err
+	}
+	return counterfoil.NewSecret(strings.TrimRight(string(b), "\r\n")), nil
+}
+
+// definitions asks an upstream for its tools, for pinning at apply.
+func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (map[string]string, error) {
+	var secret counterfoil.Secret
+	if res.Credential != nil {
+		var err error
+		if secret, err = d.secret(res.Credential.File); err != nil {
+			return nil, err
+		}
+	}
+	defs, err := gateway.Definitions(ctx, nil, res, secret)
+	if err != nil {
+		return nil, err
+	}
+	digests := make(map[string]string, len(defs))
+	for tool, def := range defs {
+		digests[tool] = def.Digest
+	}
+	return digests, nil
+}
+
+// notReady says why requests are not taken.
+func (d *Daemon) notReady() []string {
+	var reasons []string
+	if err := d.store.Ready(); err != nil {
+		reasons = append(reasons, "ledger: "+err.Error())
+	}
+	if err := d.clock.err(); err != nil {
+		reasons = append(reasons, "clock: "+err.Error())
+	}
+	return reasons
+}
+
+func (d *Daemon) serve(name string, h http.Handler, ln net.Listener, files TLS) {
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(d.opt.Log.Handler(), slog.LevelDebug),
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	if name == "admin" {
+		s.ConnContext = withActor
+	}
+	d.servers = append(d.servers, served{name, s, ln, files})
+}
+
+// PublicURL is the issuer's identifier.
+func (d *Daemon) PublicURL() string { return d.cfg.Public.URL }
+
+// ManagementURL is where the console is.
+func (d *Daemon) ManagementURL() string { return d.cfg.Management.URL }
+
+// Data is the data folder, absolute.
+func (d *Daemon) Data() string { return d.cfg.Data }
+
+// Run serves until ctx ends or a listener fails, then drains: no new requests,
+// those in flight finish and are recorded. Streams that do not end by
+// themselves are cut when the drain time is over.
+func (d *Daemon) Run(ctx context.Context) error {
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, len(d.servers))
+	for _, s := range d.servers {
+		go func() {
+			var err error
+			if s.tls.Cert != "" {
+				err = s.server.ServeTLS(s.ln, s.tls.Cert, s.tls.Key)
+			} else {
+				err = s.server.Serve(s.ln)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serving %s: %w", s.name, err)
+				return
+			}
+			failed <- nil
+		}()
+	}
+	var background sync.WaitGroup
+	background.Go(func() { d.authority.Run(run) })
+	background.Go(func() { d.clock.run(run) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	d.drain()
+	stop()
+	background.Wait()
+	return err
+}
+
+func (d *Daemon) drain() {
+	d.gateway.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Limits.Drain)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, s := range d.servers {
+		all.Go(func() {
+			if s.server.Shutdown(ctx) != nil {
+				s.server.Close() // what is left are streams without an end
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Close signs the last checkpoint and lets go of the data folder.
+func (d *Daemon) Close() error {
+	d.closeOnce.Do(func() {
+		for _, s := range d.servers {
+			s.server.Close()
+		}
+		d.closeErr = d.store.Close()
+		d.rollback()
+	})
+	return d.closeErr
+}
