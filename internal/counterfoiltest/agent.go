@@ -205,11 +205,11 @@ func (a *Agent) Send(w Wire) WireAnswer {
 	if err != nil {
 		a.sys.T.Fatal(err)
 	}
-	return WireAnswer{resp.StatusCode, resp.Header, body, codeOf(body)}
+	return WireAnswer{resp.StatusCode, resp.Header, body, CodeOf(body)}
 }
 
-// codeOf finds the code in any of the forms in which one is answered.
-func codeOf(body []byte) counterfoil.Code {
+// CodeOf finds the code in any of the forms in which one is answered.
+func CodeOf(body []byte) counterfoil.Code {
 	var b struct {
 		Code   string `json:"code"`
 		Result struct {

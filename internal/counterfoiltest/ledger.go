@@ -54,14 +54,16 @@ func (s *System) Entries() []*ledger.Entry {
 	return entries
 }
 
-// CheckLedger holds the record against what happened: the chain verifies, every
-// call that reached an upstream has exactly one allowing decision, every
-// allowing decision of a call ended once, and no proof was used twice.
+// CheckLedger drains and restarts the system and holds the record against what
+// happened: the chain verifies, every call that reached an upstream has exactly
+// one allowing decision, every allowing decision ended once, none of them in the
+// dark, and no proof was used twice.
 func (s *System) CheckLedger() {
 	s.T.Helper()
-	allowed := map[string]int{}  // by tool
-	open := map[int64]string{}   // allowing decisions without an end
-	proofs := map[string]int64{} // the entry that used it
+	s.Restart()                   // an answer that is a stream is recorded after its end
+	decided := map[int64]string{} // allowing decisions without an end, by index
+	forwarded := map[string]int{} // calls that were decided and sent, by tool
+	proofs := map[string]int64{}  // by proof, the entry that used it
 	for _, e := range s.Entries() {
 		if e.Proof != "" && e.Kind != ledger.CallFinished {
 			if before, twice := proofs[e.Proof]; twice {
@@ -69,35 +71,36 @@ func (s *System) CheckLedger() {
 			}
 			proofs[e.Proof] = e.Index
 		}
-		switch e.Kind {
-		case ledger.CallDecided:
-			if e.Decision == ledger.Allow {
-				open[e.Index] = e.Tool
-			}
-		case ledger.CallFinished:
-			tool, ok := open[e.Of]
-			if !ok {
+		switch {
+		case e.Kind == ledger.CallDecided && e.Decision == ledger.Allow:
+			decided[e.Index] = e.Tool
+		case e.Kind == ledger.CallFinished:
+			tool, open := decided[e.Of]
+			if !open {
 				s.T.Errorf("entry %d ends %d, which is no open decision", e.Index, e.Of)
 			}
-			delete(open, e.Of)
-			if e.Outcome != "not_forwarded" && e.Outcome != ledger.OutcomeUnknown && e.Outcome != "upstream_unavailable" {
-				allowed[tool]++
+			delete(decided, e.Of)
+			if e.Outcome == ledger.OutcomeUnknown {
+				s.T.Errorf("nobody knows how %d (%s) ended", e.Of, tool)
+			}
+			if e.Outcome != "not_forwarded" && e.Outcome != "upstream_unavailable" {
+				forwarded[tool]++
 			}
 		}
 	}
-	for index, tool := range open {
+	for index, tool := range decided {
 		s.T.Errorf("decision %d (%s) has no end", index, tool)
 	}
 	seen := map[string]int{}
 	for _, r := range s.upstream {
-		calls, _ := r.seen()
+		calls, _ := r.Seen()
 		for _, c := range calls {
 			seen["bank/"+c.Tool]++
 		}
 	}
 	for tool, n := range seen {
-		if allowed[tool] != n {
-			s.T.Errorf("%d calls of %s reached the upstream, %d were decided and ended", n, tool, allowed[tool])
+		if forwarded[tool] != n {
+			s.T.Errorf("%d calls of %s reached the upstream, %d were decided and ended", n, tool, forwarded[tool])
 		}
 	}
 }

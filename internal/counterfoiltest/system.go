@@ -78,13 +78,13 @@ type System struct {
 	// Log is what the daemon logged.
 	Log *Buffer
 
-	bank     *recorder
+	bank     *Recorder
 	bankURL  string
 	daemon   *daemon.Daemon
 	stop     context.CancelFunc
 	done     chan error
 	configs  []func(*daemon.Config)
-	upstream []*recorder
+	upstream []*Recorder
 }
 
 // Option changes how the daemon is configured.
@@ -93,17 +93,23 @@ type Option func(*daemon.Config)
 // New starts a system and applies Manifest. It ends with the test.
 func New(t testing.TB, options ...Option) *System {
 	t.Helper()
+	return NewAt(t, NewClock(), options...)
+}
+
+// NewAt is New with a clock of the test's choice.
+func NewAt(t testing.TB, clock *Clock, options ...Option) *System {
+	t.Helper()
 	dir := t.TempDir()
 	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bank.Close() })
-	s := &System{T: t, Dir: filepath.Join(dir, "data"), Clock: NewClock(), Bank: bank, Log: &Buffer{}}
+	s := &System{T: t, Dir: filepath.Join(dir, "data"), Clock: clock, Bank: bank, Log: &Buffer{}}
 	for _, o := range options {
 		s.configs = append(s.configs, o)
 	}
-	s.bank = &recorder{next: bank.Handler()}
+	s.bank = NewRecorder(bank.Handler())
 	s.bankURL = s.Upstream(s.bank) + "/mcp"
 	s.Start()
 	s.Apply(fmt.Sprintf(Manifest, s.bankURL))
@@ -113,7 +119,7 @@ func New(t testing.TB, options ...Option) *System {
 // Upstream serves an MCP server on loopback; its calls count in CheckLedger
 // when it is a recorder.
 func (s *System) Upstream(h http.Handler) string {
-	if r, ok := h.(*recorder); ok {
+	if r, ok := h.(*Recorder); ok {
 		s.upstream = append(s.upstream, r)
 	}
 	srv := httptest.NewServer(h)
@@ -191,13 +197,13 @@ func (s *System) BankUpstream() string { return s.bankURL }
 
 // UpstreamHeaders returns the header of every request that reached the bank.
 func (s *System) UpstreamHeaders() []http.Header {
-	_, h := s.bank.seen()
+	_, h := s.bank.Seen()
 	return h
 }
 
 // UpstreamCalls returns how many tool calls reached the bank.
 func (s *System) UpstreamCalls() int {
-	c, _ := s.bank.seen()
+	c, _ := s.bank.Seen()
 	return len(c)
 }
 

@@ -9,24 +9,28 @@ import (
 	"github.com/counterfoil/counterfoil/ijson"
 )
 
-// An upstreamCall is one tools/call as the upstream received it.
-type upstreamCall struct {
+// An UpstreamCall is one tools/call as the upstream received it.
+type UpstreamCall struct {
 	Tool      string
 	Arguments string // canonical
 }
 
-// recorder stands before the real MCP server and keeps what reached it, so that
+// A Recorder stands before the real MCP server and keeps what reached it, so that
 // what the ledger says can be held against what happened.
-type recorder struct {
+type Recorder struct {
 	next http.Handler
 
 	mu      sync.Mutex
-	calls   []upstreamCall
+	calls   []UpstreamCall
 	headers []http.Header
 	stall   chan struct{} // when not nil, calls wait for it
 }
 
-func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+// NewRecorder records what reaches h.
+func NewRecorder(h http.Handler) *Recorder { return &Recorder{next: h} }
+
+// ServeHTTP records a request and passes it on.
+func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		http.Error(w, "unreadable", http.StatusBadRequest)
@@ -46,7 +50,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if ijson.UnmarshalLax(body, &msg) == nil && msg.Method == "tools/call" {
 		args, err := ijson.Marshal(msg.Params.Arguments)
 		if err == nil {
-			r.calls = append(r.calls, upstreamCall{msg.Params.Name, string(args)})
+			r.calls = append(r.calls, UpstreamCall{msg.Params.Name, string(args)})
 		}
 	} else {
 		stall = nil
@@ -62,8 +66,9 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.next.ServeHTTP(w, req)
 }
 
-func (r *recorder) seen() ([]upstreamCall, []http.Header) {
+// Seen returns the tool calls, and the header of every request.
+func (r *Recorder) Seen() ([]UpstreamCall, []http.Header) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]upstreamCall(nil), r.calls...), append([]http.Header(nil), r.headers...)
+	return append([]UpstreamCall(nil), r.calls...), append([]http.Header(nil), r.headers...)
 }
