@@ -430,11 +430,7 @@ func logKey(key string) (note.Verifier, error) {
 	} else if !strings.Contains(key, "+") {
 		return nil, fmt.Errorf("reading the log's public key: %w", err)
 	}
-	v, err := ledger.ParseVerifier(strings.TrimSpace(text))
-	if err != nil {
-		return nil, fmt.Errorf("reading the log's public key: %w", err)
-	}
-	return v, nil
+	return ledger.ParseVerifier(strings.TrimSpace(text))
 }
 
 // verifyURL verifies the hashes that a server publishes.

@@ -117,6 +117,12 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.openStore(ctx, kek, fresh); err != nil {
 		return err
 	}
+	started := &ledger.Entry{Kind: ledger.ServerStarted, Detail: map[string]any{
+		"version": d.opt.Version, "issuer": cfg.Public.URL, "dev": cfg.Dev, "clock_confirmed": cfg.ConfirmClock,
+	}}
+	if err := d.store.Append(ctx, started); err != nil {
+		return err
+	}
 	if err := d.openEngines(ctx, kek); err != nil {
 		return err
 	}
@@ -139,9 +145,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	d.onUndo(cleanup)
 	d.onUndo(func() { admin.Close() })
 	d.serve("admin", d.handlers.Admin, admin, TLS{})
-	return d.store.Append(ctx, &ledger.Entry{Kind: ledger.ServerStarted, Detail: map[string]any{
-		"version": d.opt.Version, "issuer": cfg.Public.URL, "dev": cfg.Dev, "clock_confirmed": cfg.ConfirmClock,
-	}})
+	return nil
 }
 
 func (d *Daemon) onUndo(f func()) { d.undo = append(d.undo, f) }
@@ -211,7 +215,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(), Now: now, Log: d.opt.Log,
 		},
 		Recorder: d.store, Live: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
-		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count,
+		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
 		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
@@ -232,6 +236,12 @@ func (d *Daemon) unauthenticated(tally *web.Tally) func(counterfoil.Code) {
 		tally.Count(code)
 		d.authority.Refused(code)
 	}
+}
+
+// view says which revocation state calls are compared with: on one node that of
+// the newest entry, as what was acknowledged is visible.
+func (d *Daemon) view() ledger.View {
+	return ledger.View{Seq: d.store.Size() - 1}
 }
 
 // nonces makes one space of nonces: the token endpoint and the gateway have one
