@@ -24,6 +24,7 @@ type message struct {
 	method   string         // empty for a response
 	revision string         // that the message itself names, in _meta
 	name     string         // what Mcp-Name mirrors; empty when nothing
+	args     jsontext.Value // of tools/call
 	refersTo jsontext.Value // the call that notifications/cancelled is about
 }
 
@@ -71,7 +72,9 @@ func parseMessage(raw []byte) (message, error) {
 		m.revision = text(metas["io.modelcontextprotocol/protocolVersion"])
 	}
 	switch {
-	case m.method == "tools/call", m.method == "prompts/get":
+	case m.method == "tools/call":
+		m.name, m.args = text(params["name"]), params["arguments"]
+	case m.method == "prompts/get":
 		m.name = text(params["name"])
 	case m.method == "resources/read":
 		m.name = text(params["uri"])

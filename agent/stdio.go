@@ -38,27 +38,26 @@ var errClientCancelled = errors.New("the client cancelled the call")
 // kept open, and 2026-07-28, whose headers are made from the message.
 //
 // It returns nil when in ends, after the calls that still run are answered, and
-// the context's cause when ctx ends. A Read of in that is under way then is left
-// behind, as nothing can end it; the process is expected to exit.
+// when ctx ends, which cuts them; an error when in cannot be read or out cannot
+// be written. A Read of in that is under way is left behind, as nothing can end
+// it; the process is expected to exit.
 func (c *Connector) Stdio(ctx context.Context, in io.Reader, out io.Writer) error {
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b := &bridge{
 		http: c.transport.Client(), url: c.transport.resource, log: c.log,
-		out: out, broke: cancel, running: map[string]*running{},
+		out: out, broke: cancel, running: map[string]*running{}, mirrors: map[string][]mirror{},
 	}
 	lines := make(chan line)
 	go readLines(run, in, lines)
 	for {
 		select {
 		case <-run.Done():
-			b.end(ctx)
-			return context.Cause(run)
+			return b.end(ctx, run)
 		case l, more := <-lines:
 			if !more {
 				b.drain(run)
-				b.end(ctx)
-				return context.Cause(run)
+				return b.end(ctx, run)
 			}
 			if l.err != nil {
 				cancel(fmt.Errorf("reading the client: %w", l.err))
@@ -126,9 +125,10 @@ type bridge struct {
 
 	mu       sync.Mutex // guards what follows
 	running  map[string]*running
-	revision string             // that the client speaks: negotiated, or named in its messages
-	session  string             // of a revision with sessions
-	unlisten context.CancelFunc // ends the server's own stream; nil when there is none
+	revision string              // that the client speaks: negotiated, or named in its messages
+	session  string              // of a revision with sessions
+	mirrors  map[string][]mirror // by tool
+	unlisten context.CancelFunc  // ends the server's own stream; nil when there is none
 }
 
 // running is a call that has no answer yet.
@@ -247,6 +247,9 @@ func (b *bridge) post(ctx context.Context, m message, revision string) (*http.Re
 	}
 	b.mu.Lock()
 	m.setHeaders(req.Header, revision, b.session)
+	if m.method == "tools/call" && revision >= firstStateless {
+		setMirrors(req.Header, b.mirrors[m.name], m.args)
+	}
 	b.mu.Unlock()
 	return b.http.Do(req)
 }
@@ -314,7 +317,8 @@ func (b *bridge) call(ctx context.Context, m message, revision string) {
 	}
 }
 
-// deliver hands a response on, and learns from that to initialize.
+// deliver hands a response on, and learns from those that say what the transport
+// must know.
 func (b *bridge) deliver(m *message, r *reply, raw []byte) {
 	if m.method == "initialize" && r.Result != nil {
 		var result struct {
@@ -325,6 +329,9 @@ func (b *bridge) deliver(m *message, r *reply, raw []byte) {
 		b.mu.Lock()
 		b.revision = result.Revision
 		b.mu.Unlock()
+	}
+	if m.method == "tools/list" && r.Result != nil {
+		b.learn(r.Result)
 	}
 	b.write(jsontext.Value(raw))
 }
@@ -424,8 +431,13 @@ func (b *bridge) drain(ctx context.Context) {
 }
 
 // end cuts what still runs and ends the session, so that the server need not
-// keep it (MCP 2025-11-25, Session Management).
-func (b *bridge) end(ctx context.Context) {
+// keep it (MCP 2025-11-25, Session Management). It returns why the conversation
+// broke, if it did. ctx is the caller's, run the conversation's.
+func (b *bridge) end(ctx, run context.Context) error {
+	var why error
+	if ctx.Err() == nil {
+		why = context.Cause(run)
+	}
 	b.mu.Lock()
 	session, revision := b.session, b.revision
 	for _, r := range b.running {
@@ -437,20 +449,21 @@ func (b *bridge) end(ctx context.Context) {
 	b.mu.Unlock()
 	b.calls.Wait()
 	if session == "" || revision >= firstStateless {
-		return
+		return why
 	}
 	part, cancel := context.WithTimeout(context.WithoutCancel(ctx), partTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(part, http.MethodDelete, b.url, nil)
 	if err != nil {
-		return // the URL was parsed before
+		return why // the URL was parsed before
 	}
 	req.Header.Set("Mcp-Session-Id", session)
 	req.Header.Set("Mcp-Protocol-Version", revision)
 	resp, err := b.http.Do(req)
 	if err != nil {
 		b.log.WarnContext(ctx, "the session was not ended", "err", err)
-		return
+		return why
 	}
 	_ = resp.Body.Close() // a server may keep its sessions (405); it knows best
+	return why
 }

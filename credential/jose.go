@@ -144,18 +144,9 @@ func (t *jws) claims(v any) error {
 		return errors.New("its claims are not a JSON object")
 	}
 	if err := ijson.UnmarshalLax(t.payload, v); err != nil {
-		return fmt.Errorf("its claims: %w", claimError(err))
+		return fmt.Errorf("its claims: %w", err)
 	}
 	return nil
-}
-
-// claimError makes a decoding error short and free of our types' names.
-func claimError(err error) error {
-	var se *json.SemanticError
-	if errors.As(err, &se) {
-		return fmt.Errorf("the member at %.64q has the wrong type", string(se.JSONPointer))
-	}
-	return err
 }
 
 // signJWS signs a header and claims of ours.

@@ -115,7 +115,7 @@ func parseJWK(b jsontext.Value) (PublicKey, error) {
 	}
 	var j jwk
 	if err := json.Unmarshal(b, &j); err != nil {
-		return PublicKey{}, fmt.Errorf("the JWK: %w", claimError(err))
+		return PublicKey{}, fmt.Errorf("the JWK: %w", ijson.Explain(err))
 	}
 	// RFC 9449, Section 4.3, check 7, and plain sense at registration: whoever
 	// shows a private key has lost it.

@@ -68,7 +68,7 @@ func joseVerifies(compact string, jwk []byte) bool {
 	if json.Unmarshal(jwk, &key) != nil {
 		return false
 	}
-	sig, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA, jose.PS256})
+	sig, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.EdDSA, jose.PS256})
 	if err != nil {
 		return false
 	}

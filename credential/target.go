@@ -12,7 +12,7 @@ import (
 func sameTarget(htu, url string) (bool, error) {
 	// What a careful client sends and what is configured are normally the
 	// same text.
-	if htu == url && strings.IndexAny(url, "?#") < 0 {
+	if htu == url && !strings.ContainsAny(url, "?#") {
 		return true, nil
 	}
 	want, ok := normalize(url)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/counterfoil/counterfoil"
@@ -236,14 +237,17 @@ func (c *tokenClaims) decode(out *TokenClaims) error {
 	return out.complete()
 }
 
+var noUnknown = json.RejectUnknownMembers(true)
+
 // strictly decodes a claim whose unknown members are refused, because what is
 // not understood may be a restriction.
 func strictly(name string, v jsontext.Value, out any) error {
 	if v == nil || v.Kind() == 'n' {
 		return fmt.Errorf("%s is needed", name)
 	}
-	if err := ijson.Unmarshal(v, out); err != nil {
-		return fmt.Errorf("its %s: %w", name, claimError(err))
+	// The claims it is part of passed ijson.Check.
+	if err := json.Unmarshal(v, out, noUnknown); err != nil {
+		return fmt.Errorf("its %s: %w", name, ijson.Explain(err))
 	}
 	return nil
 }

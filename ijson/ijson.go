@@ -19,7 +19,9 @@
 package ijson
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -61,7 +63,7 @@ func Unmarshal(b []byte, v any) error {
 	if err := Check(b); err != nil {
 		return err
 	}
-	return json.Unmarshal(b, v, strict)
+	return Explain(json.Unmarshal(b, v, strict))
 }
 
 // UnmarshalLax is Unmarshal except that unknown members are ignored. It is for
@@ -71,7 +73,7 @@ func UnmarshalLax(b []byte, v any) error {
 	if err := Check(b); err != nil {
 		return err
 	}
-	return json.Unmarshal(b, v)
+	return Explain(json.Unmarshal(b, v))
 }
 
 var strict = json.RejectUnknownMembers(true)
@@ -102,7 +104,33 @@ func Members(b []byte) (map[string]jsontext.Value, error) {
 	}
 	var m map[string]jsontext.Value
 	if err := json.Unmarshal(b, &m); err != nil {
-		return nil, err
+		return nil, Explain(err)
 	}
 	return m, nil
+}
+
+// Explain words an error of the json package as this package words its own:
+// the place and what is wrong there, without the names of Go types. It is for
+// callers that unmarshal a part of what passed Check. Other errors, and nil,
+// are returned as they are.
+func Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *json.SemanticError
+	if !errors.As(err, &se) {
+		return err
+	}
+	place := "at the top"
+	if se.JSONPointer != "" {
+		place = fmt.Sprintf("at %.128q", string(se.JSONPointer))
+	}
+	switch {
+	case errors.Is(se.Err, json.ErrUnknownName):
+		return fmt.Errorf("%s: an unknown member", place)
+	// What a type of ours says about its own text.
+	case se.Err != nil && !errors.Is(se.Err, strconv.ErrSyntax) && !errors.Is(se.Err, strconv.ErrRange):
+		return fmt.Errorf("%s: %w", place, se.Err)
+	}
+	return fmt.Errorf("%s: the wrong type of value", place)
 }

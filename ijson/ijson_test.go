@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	stdjson "encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -156,6 +157,35 @@ func TestUnmarshal(t *testing.T) {
 			t.Errorf("UnmarshalLax(%s): %v", c.in, err)
 		} else if c.in[2] == 'A' && v.A != 0 {
 			t.Errorf("the member A was taken for a")
+		}
+	}
+}
+
+type tier struct{}
+
+func (*tier) UnmarshalText(b []byte) error { return fmt.Errorf("no tier %q", b) }
+
+// TestDecodingErrors: they are for whoever sent the text, who knows nothing of
+// our types.
+func TestDecodingErrors(t *testing.T) {
+	t.Parallel()
+	type T struct {
+		N int   `json:"n"`
+		T tier  `json:"t"`
+		L []int `json:"l"`
+	}
+	for in, want := range map[string]string{
+		`{"n":"x"}`:              `at "/n": the wrong type of value`,
+		`{"n":1.5}`:              `at "/n": the wrong type of value`,
+		`{"l":[1,"x"]}`:          `at "/l/1": the wrong type of value`,
+		`{"l":[1,null,{"a":1}]}`: `at "/l/2": the wrong type of value`,
+		`{"t":"q"}`:              `at "/t": no tier "q"`,
+		`{"n":1,"x":2}`:          `at "/x": an unknown member`,
+		`[]`:                     `at the top: the wrong type of value`,
+	} {
+		var v T
+		if err := Unmarshal([]byte(in), &v); err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", in, err, want)
 		}
 	}
 }

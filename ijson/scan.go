@@ -2,6 +2,7 @@ package ijson
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -63,7 +64,8 @@ func (s *scanner) fail(format string, args ...any) error {
 
 // within adds the place of a member or an element to an error.
 func within(err error, place string) error {
-	if e, ok := err.(*placeError); ok {
+	var e *placeError
+	if errors.As(err, &e) {
 		e.path = append(e.path, place)
 	}
 	return err

@@ -132,7 +132,7 @@ type Report struct {
 // size and root; that the entries give that root; that the log extends the
 // earlier checkpoint; and that nothing follows.
 func VerifyExport(r io.Reader, opt VerifyOptions) (Report, error) {
-	v := verification{opt: opt, in: bufio.NewReaderSize(r, MaxEntry+1), report: Report{Earlier: -1}}
+	v := verification{opt: opt, in: bufio.NewReaderSize(r, 64<<10), report: Report{Earlier: -1}}
 	if opt.Verifier == nil {
 		return Report{}, errors.New("verifying needs the log's public key")
 	}
@@ -160,6 +160,7 @@ func VerifyExport(r io.Reader, opt VerifyOptions) (Report, error) {
 type verification struct {
 	opt     VerifyOptions
 	in      *bufio.Reader
+	long    []byte // a line that is longer than the reader's buffer
 	earlier *Checkpoint
 	tree    Tree
 	marked  int64 // entries up to the last tree line
@@ -171,6 +172,15 @@ type verification struct {
 // call.
 func (v *verification) next() ([]byte, error) {
 	b, err := v.in.ReadSlice('\n')
+	v.long = v.long[:0]
+	for errors.Is(err, bufio.ErrBufferFull) && len(v.long) <= MaxEntry {
+		v.long = append(v.long, b...)
+		b, err = v.in.ReadSlice('\n')
+	}
+	if len(v.long) > 0 && len(v.long) <= MaxEntry {
+		v.long = append(v.long, b...)
+		b = v.long
+	}
 	switch {
 	case err == nil:
 		return b[:len(b)-1], nil

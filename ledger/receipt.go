@@ -75,3 +75,6 @@ func (r Receipt) Verify(verifier note.Verifier) (*Entry, error) {
 	}
 	return e, nil
 }
+
+// Encode writes the receipt as ParseReceipt reads it.
+func (r Receipt) Encode() ([]byte, error) { return ijson.Marshal(r) }

@@ -67,41 +67,51 @@ func cutName(b []byte, i int) (name []byte, value int, err error) {
 // skipValue returns where the value that begins at i ends, which is before the
 // end of b.
 func skipValue(b []byte, i int) (int, error) {
-	if b[i] == '"' {
+	switch b[i] {
+	case '"':
 		return skipString(b, i)
+	case '{', '[':
+		return skipNested(b, i)
 	}
-	depth, start := 0, i
-	for i < len(b) {
+	start := i
+	for i < len(b) && scalar[b[i]] {
+		i++
+	}
+	if i == start || i == len(b) {
+		return 0, errShape
+	}
+	return i, nil
+}
+
+// scalar is what numbers, true, false and null are made of.
+var scalar = func() (t [256]bool) {
+	for _, c := range "+-.0123456789Eaeflnrstu" {
+		t[c] = true
+	}
+	return t
+}()
+
+func skipNested(b []byte, i int) (int, error) {
+	for depth := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
 			end, err := skipString(b, i)
 			if err != nil {
 				return 0, err
 			}
-			i = end
-			continue
+			i = end - 1
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 {
-				return nonEmpty(start, i)
-			}
-			depth--
-		case ',':
-			if depth == 0 {
-				return nonEmpty(start, i)
+			if depth--; depth == 0 {
+				if i+1 == len(b) {
+					return 0, errShape
+				}
+				return i + 1, nil
 			}
 		}
-		i++
 	}
 	return 0, errShape
-}
-
-func nonEmpty(start, end int) (int, error) {
-	if start == end {
-		return 0, errShape
-	}
-	return end, nil
 }
 
 // skipString returns where the string whose quote is at i ends. A quote is part

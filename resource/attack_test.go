@@ -396,20 +396,6 @@ func TestKeptTokensExpire(t *testing.T) {
 	wantRefused(t, use(), counterfoil.TokenExpired)
 }
 
-// TestManyTokens: more tokens than are kept, each used twice.
-func TestManyTokens(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, credential.Ed25519, credential.Ed25519)
-	for round := range 2 {
-		for i := range 1200 {
-			token := s.token(func(c *credential.TokenClaims) { c.ID = fmt.Sprint("tok_", i, "_", round) })
-			_, err := s.try(func(c *call) { c.token = token })
-			wantDone(t, err)
-		}
-		s.now = s.now.Add(time.Second)
-	}
-}
-
 // TestNonce: asked for before the proof is used up, each server's its own.
 func TestNonce(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,7 @@ type keptToken struct {
 
 const (
 	tokenShards  = 16
-	tokensAShard = 1024
+	tokensAShard = 1024 // at most
 )
 
 // tokenCache keeps verified tokens by their SHA-256. Only what our issuer
@@ -39,8 +39,8 @@ func (c *tokenCache) get(sum [32]byte) *keptToken {
 	return s.m[sum]
 }
 
-// put keeps t. In a full shard it drops what is past, and if that is nothing
-// some other token, which costs that one a verification.
+// put keeps t. In a full shard it drops what is past, and if that is little some
+// others, which costs each of them a verification.
 func (c *tokenCache) put(sum [32]byte, t *keptToken, now time.Time) {
 	s := &c.shards[sum[0]%tokenShards]
 	s.mu.Lock()
@@ -54,8 +54,9 @@ func (c *tokenCache) put(sum [32]byte, t *keptToken, now time.Time) {
 				delete(s.m, k)
 			}
 		}
+		// As many as pay for having looked at all.
 		for k := range s.m {
-			if len(s.m) < tokensAShard {
+			if len(s.m) <= tokensAShard-tokensAShard/8 {
 				break
 			}
 			delete(s.m, k)

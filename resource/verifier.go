@@ -106,7 +106,8 @@ func (n noCredentials) Unwrap() error      { return n.Refusal }
 // Caller.Proof is not empty exactly when this request used its proof up, and
 // then it must be recorded before the answer where used proofs are read back
 // from the record after a restart. A request that replays a used proof yields
-// a Caller without Proof.
+// a Caller without Proof. A Caller's Scope and Details are shared with other
+// requests by the same token and must not be changed.
 func (v *Verifier) Check(ctx context.Context, r Request) (counterfoil.Caller, error) {
 	var none counterfoil.Caller
 	if v.Keys == nil || v.Replay == nil || v.Revocation == nil {

@@ -184,12 +184,23 @@ type Called struct {
 	Result   *struct {
 		Content []struct{ Type, Text string }
 		IsError bool
+		Meta    struct {
+			Refusal struct{ Code, Detail string } `json:"counterfoil/refusal"`
+		} `json:"_meta"`
 	}
 	Error *struct {
 		Code    int
 		Message string
 		Data    json.RawMessage
 	}
+}
+
+// Text returns the text of the result's first block.
+func (c Called) Text() string {
+	if c.Result == nil || len(c.Result.Content) == 0 {
+		return ""
+	}
+	return c.Result.Content[0].Text
 }
 
 // MCP connects the TypeScript SDK's client to url, lists the tools and makes

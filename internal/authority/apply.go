@@ -96,8 +96,6 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 		return c, nil
 	}
 	c.result.Warnings = manifest.Warnings(next)
-	applied := &ledger.Entry{Kind: ledger.ConfigApplied, Actor: req.Actor}
-	c.entries = append(c.entries, applied)
 	var digests []any
 	for _, ch := range changes {
 		noun := nounOf(next, ch.Kind, ch.Name)
@@ -125,11 +123,25 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 			a.planKeys(&c, base.Agents[ch.Name], agent)
 		}
 	}
-	applied.Detail = map[string]any{"documents": digests}
-	if lowered := loweredTiers(next); len(lowered) > 0 {
-		applied.Detail["insecure_lower_tier"] = lowered
-	}
+	c.entries = append(appliedEntries(digests, loweredTiers(next), req.Actor), c.entries...)
 	return c, nil
+}
+
+// maxRecorded is how many documents one config.applied names, so that an entry
+// stays far below its largest size.
+const maxRecorded = 1000
+
+// appliedEntries say which documents an apply changed and what they are now.
+func appliedEntries(digests []any, lowered []string, actor string) []*ledger.Entry {
+	var entries []*ledger.Entry
+	for chunk := range slices.Chunk(digests, maxRecorded) {
+		e := &ledger.Entry{Kind: ledger.ConfigApplied, Actor: actor, Detail: map[string]any{"documents": chunk}}
+		if len(lowered) > 0 {
+			e.Detail["insecure_lower_tier"] = lowered
+		}
+		entries = append(entries, e)
+	}
+	return entries
 }
 
 // planKeys registers an instance for each key of the manifest that is new, ends

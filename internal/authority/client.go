@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
@@ -39,8 +38,8 @@ func (a *Authority) authenticate(f tokenForm, now time.Time) (client, error) {
 	}
 	_, registry := a.Policy()
 	agent, state := registry.Agents[name], a.cfg.Store.AgentState(name)
-	keys := a.keysOf(name, u.KeyID())
-	if agent == nil || len(keys) == 0 || state.Status == counterfoil.Offboarded {
+	keys := a.keysOf(agent, u.KeyID())
+	if len(keys) == 0 || state.Status == counterfoil.Offboarded {
 		_, _ = u.Check(a.decoy, a.cfg.Issuer, now) // for its cost alone: it cannot verify
 		return client{}, credential.RefuseClient(counterfoil.KeyUnknown)
 	}
@@ -67,29 +66,43 @@ func (a *Authority) authenticate(f tokenForm, now time.Time) (client, error) {
 type knownKey struct {
 	instance counterfoil.Instance
 	public   credential.PublicKey
-	kid      string // the kid that the JWK was registered with, if any
 }
 
 // keysOf returns the keys of an agent's live instances that an assertion may be
-// signed with: the one that kid names (its thumbprint, or the kid that it was
-// registered with), or without a kid the newest few.
-func (a *Authority) keysOf(agent, kid string) []knownKey {
+// signed with: the one that kid names, by its thumbprint or by the kid that the
+// manifest gives it, or without a kid the newest few.
+func (a *Authority) keysOf(agent *counterfoil.Agent, kid string) []knownKey {
+	if agent == nil {
+		return nil
+	}
+	if kid != "" {
+		kid = a.thumbprintOf(agent, kid)
+	}
 	var keys []knownKey
-	for _, inst := range a.cfg.Store.Instances(agent) {
-		if inst.Status != counterfoil.Active || inst.Agent != agent {
+	for _, inst := range a.cfg.Store.Instances(agent.Name) {
+		if inst.Status != counterfoil.Active || kid != "" && kid != inst.JKT {
 			continue
 		}
-		k, err := a.keys.get(inst)
+		k, err := a.keys.get(inst.JWK)
 		if err != nil {
-			a.cfg.Log.ErrorContext(context.Background(), "a registered key does not parse", "instance", inst.ID, "jkt", inst.JKT, "err", err)
+			a.cfg.Log.Error("a registered key does not parse", "instance", inst.ID, "jkt", inst.JKT, "err", err)
 			continue
 		}
-		if kid == "" || kid == inst.JKT || kid == k.kid {
-			keys = append(keys, k)
+		keys = append(keys, knownKey{inst, k.public})
+	}
+	slices.Reverse(keys) // the store has the oldest first
+	return keys[:min(len(keys), maxTried)]
+}
+
+// thumbprintOf returns the thumbprint of the agent's key that the manifest names
+// kid, or kid itself.
+func (a *Authority) thumbprintOf(agent *counterfoil.Agent, kid string) string {
+	for _, jwk := range agent.Keys {
+		if k, err := a.keys.get(jwk); err == nil && k.kid == kid {
+			return k.public.Thumbprint()
 		}
 	}
-	slices.SortFunc(keys, func(x, y knownKey) int { return y.instance.Enrolled.Compare(x.instance.Enrolled) })
-	return keys[:min(len(keys), maxTried)]
+	return kid
 }
 
 // maxKeyCache bounds the cache of parsed keys.
@@ -99,37 +112,36 @@ const maxKeyCache = 4096
 // check. It holds nothing that decides; what is live is asked of the store.
 type keyCache struct {
 	mu    sync.Mutex
-	byJKT map[string]knownKey // guarded by mu
+	byJWK map[string]parsedKey // guarded by mu
 }
 
-func (c *keyCache) get(inst counterfoil.Instance) (knownKey, error) {
+type parsedKey struct {
+	public credential.PublicKey
+	kid    string // the one that the JWK has, if any
+}
+
+func (c *keyCache) get(jwk string) (parsedKey, error) {
 	c.mu.Lock()
-	k, ok := c.byJKT[inst.JKT]
+	k, ok := c.byJWK[jwk]
 	c.mu.Unlock()
-	if !ok {
-		public, err := credential.ParseJWK([]byte(inst.JWK))
-		if err != nil {
-			return knownKey{}, err
-		}
-		k = knownKey{public: public, kid: registeredKID(inst.JWK)}
-		c.mu.Lock()
-		if c.byJKT == nil || len(c.byJKT) >= maxKeyCache {
-			c.byJKT = map[string]knownKey{}
-		}
-		c.byJKT[inst.JKT] = k
-		c.mu.Unlock()
+	if ok {
+		return k, nil
 	}
-	k.instance = inst
-	return k, nil
-}
-
-// registeredKID returns the kid member of a JWK, or nothing.
-func registeredKID(jwk string) string {
+	var err error
+	if k.public, err = credential.ParseJWK([]byte(jwk)); err != nil {
+		return parsedKey{}, err
+	}
 	var named struct {
 		KID string `json:"kid"`
 	}
-	if ijson.UnmarshalLax([]byte(jwk), &named) != nil {
-		return ""
+	if err := ijson.UnmarshalLax([]byte(jwk), &named); err == nil {
+		k.kid = named.KID
 	}
-	return named.KID
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byJWK == nil || len(c.byJWK) >= maxKeyCache {
+		c.byJWK = map[string]parsedKey{}
+	}
+	c.byJWK[jwk] = k
+	return k, nil
 }

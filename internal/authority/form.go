@@ -17,10 +17,11 @@ const (
 	AssertionTypeJWT       = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
-// Bounds on what one token request may name.
+// Bounds on what one token request may name, in bytes. A scope that is longer
+// would not fit into a token.
 const (
-	maxScope    = 256
-	maxResource = 2048
+	maxScope    = 4 << 10
+	maxResource = 2 << 10
 )
 
 // A TokenRequest is a request to the token endpoint as it came: nothing in it
@@ -128,7 +129,7 @@ func checkResourceParameter(s string) error {
 		return counterfoil.Refuse(counterfoil.TargetInvalid, "resource is missing: send the resource's URL as its metadata says it")
 	}
 	if len(s) > maxResource {
-		return counterfoil.Refuse(counterfoil.TargetInvalid, "resource is longer than %d characters", maxResource)
+		return counterfoil.Refuse(counterfoil.TargetInvalid, "resource is longer than %d bytes", maxResource)
 	}
 	u, err := url.Parse(s)
 	if err != nil || !u.IsAbs() || strings.Contains(s, "#") {
@@ -140,10 +141,10 @@ func checkResourceParameter(s string) error {
 // parseScope reads a list of tool names (RFC 6749, Section 3.3), in the order
 // in which they were asked for. A name twice is a name once.
 func parseScope(s string) ([]string, error) {
-	names := strings.Split(s, " ")
-	if len(names) > maxScope {
-		return nil, counterfoil.Refuse(counterfoil.ScopeInvalid, "scope has more than %d names", maxScope)
+	if len(s) > maxScope {
+		return nil, counterfoil.Refuse(counterfoil.ScopeInvalid, "scope is longer than %d bytes", maxScope)
 	}
+	names := strings.Split(s, " ")
 	scope := make([]string, 0, len(names))
 	for _, name := range names {
 		if err := counterfoil.CheckToolName(name); err != nil {

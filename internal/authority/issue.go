@@ -59,11 +59,13 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if at.form, err = parseTokenForm(at.req); err != nil {
 		return TokenResponse{}, err
 	}
-	if at.who, err = a.authenticate(at.form, at.now); err != nil {
-		return TokenResponse{}, err
-	}
-	if !a.agents.take(at.who.agent.Name, at.now, 1) {
+	at.who, err = a.authenticate(at.form, at.now)
+	// The rate comes before what a suspended agent is told: that has an entry.
+	if at.authenticated() && !a.agents.take(at.who.agent.Name, at.now, 1) {
 		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "more than %d token requests a second", agentRate)
+	}
+	if err != nil {
+		return TokenResponse{}, err
 	}
 	if at.proof, err = a.checkProof(at.req.Proof, tokenPath, at.now); err != nil {
 		return TokenResponse{}, err
@@ -223,6 +225,9 @@ func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
 	}
 	e := a.entry(ledger.TokenRefused, at)
 	e.Decision, e.Code, e.Reason, e.Scope = ledger.Refuse, r.Recorded(), r.Detail, nil
+	if at.target.id == "" {
+		e.Detail["resource"] = at.form.resource // what was asked for and is not there
+	}
 	if ferr := a.cfg.Store.Refuse(ctx, e); ferr != nil {
 		return ferr
 	}

@@ -1,11 +1,13 @@
 package authority
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -275,6 +277,9 @@ func (k *Keyring) newKey(state string, now time.Time) (counterfoil.SigningKey, e
 // makeView opens what has to be opened and checks that the rows are what they
 // say: a damaged row must stop the start, not the first token.
 func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
+	slices.SortFunc(keys, func(x, y counterfoil.SigningKey) int {
+		return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.KID, y.KID))
+	})
 	v := &keyView{keys: keys, public: map[string]credential.PublicKey{}}
 	count := map[string]int{}
 	var set []map[string]any

@@ -17,7 +17,7 @@ import (
 // authentication, so that honest agents behind one address do not pay for each
 // other.
 const (
-	agentRate, agentBurst   = 50, 100
+	agentRate, agentBurst   = 100, 500
 	sourceRate, sourceBurst = 200, 1000
 )
 

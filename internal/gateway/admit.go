@@ -57,7 +57,7 @@ func (c *call) post() {
 
 // read reads the body, once. A body that cannot be read to its end is refused.
 func (c *call) read() ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.gateway.MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.gateway.cfg.MaxBody))
 	if err != nil {
 		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
 			return nil, tooLarge(big.Limit)
@@ -79,7 +79,7 @@ func (c *call) understand(body []byte) error {
 	if _, is := counterfoil.AsRefusal(err); is && m.name == "" {
 		return err // there is nothing that headers could mirror
 	}
-	if openErr := c.openSession(m.revision == ""); openErr != nil {
+	if openErr := c.openSession(eraOf(m.revision) != modern); openErr != nil {
 		c.framed = false
 		return openErr
 	}
@@ -257,14 +257,14 @@ func (c *call) record(why error) bool {
 	}
 	// The client may go away while the entry is on its way; then it is durable
 	// all the same and its end follows, so we do not leave half of it behind.
-	if err := c.gateway.recorder.Decide(context.WithoutCancel(c.r.Context()), e, c.payload); err != nil {
+	if err := c.gateway.cfg.Recorder.Decide(context.WithoutCancel(c.r.Context()), e, c.payload); err != nil {
 		c.framed = false
 		err = recordFault(err)
-		c.count(c.gateway.Answered, err)
+		c.count(c.gateway.cfg.Answered, err)
 		c.fail(err)
 		return false
 	}
-	c.decided, c.decidedAt = e, c.gateway.now()
+	c.decided, c.decidedAt = e, c.gateway.cfg.Now()
 	return true
 }
 
@@ -294,8 +294,8 @@ func (c *call) entry() *ledger.Entry {
 	if c.class != "" {
 		e.Tier = c.tier.String()
 	}
-	if c.gateway.View != nil {
-		e.View = c.gateway.View()
+	if c.gateway.cfg.View != nil {
+		e.View = c.gateway.cfg.View()
 	}
 	return e
 }
@@ -322,12 +322,12 @@ func (c *call) toolName() string {
 // lastLook asks about revocation after the decision is durable and right before
 // it has an effect. A decision that finds its caller revoked ends here.
 func (c *call) lastLook() bool {
-	err := c.gateway.Live.Revoked(c.r.Context(), c.caller)
+	err := c.gateway.cfg.Live.Revoked(c.r.Context(), c.caller)
 	if err == nil {
 		return true
 	}
 	c.finish(outcome{name: notForwarded, code: counterfoil.CodeOf(err)})
-	c.count(c.gateway.Answered, err)
+	c.count(c.gateway.cfg.Answered, err)
 	c.fail(err)
 	return false
 }
@@ -354,11 +354,11 @@ func (c *call) finish(o outcome) {
 	e := &ledger.Entry{
 		Kind: ledger.CallFinished, RequestID: c.id, Agent: c.caller.Agent, Instance: c.caller.Instance,
 		Resource: c.resource.Name, Tool: c.decided.Tool, Of: c.decided.Index, Outcome: o.name, Code: o.code,
-		LatencyUS: c.gateway.now().Sub(c.decidedAt).Microseconds(),
+		LatencyUS: c.gateway.cfg.Now().Sub(c.decidedAt).Microseconds(),
 	}
-	if err := c.gateway.recorder.Finish(context.WithoutCancel(c.r.Context()), e); err != nil {
-		c.gateway.log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "error", err)
-		c.count(c.gateway.Answered, recordFault(err))
+	if err := c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.r.Context()), e); err != nil {
+		c.gateway.cfg.Log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "error", err)
+		c.count(c.gateway.cfg.Answered, recordFault(err))
 	}
 }
 

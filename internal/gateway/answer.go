@@ -74,7 +74,7 @@ func (c *call) count(hook func(counterfoil.Code), err error) {
 // with it in HTTP.
 func (c *call) refuse(err error) {
 	if c.record(err) {
-		c.count(c.gateway.Answered, err)
+		c.count(c.gateway.cfg.Answered, err)
 		c.fail(err)
 	}
 }
@@ -89,7 +89,7 @@ func (c *call) deny(err error) {
 	if !c.record(err) {
 		return
 	}
-	c.count(c.gateway.Answered, err)
+	c.count(c.gateway.cfg.Answered, err)
 	if c.message.name == "tools/call" {
 		c.writeJSON(http.StatusOK, typeJSON, c.refusedResult(err))
 		return
@@ -152,13 +152,13 @@ func (c *call) fail(err error) {
 	o := c.explain(err)
 	wire := o.Code.Wire()
 	if wire.Fault {
-		c.gateway.log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "error", err)
+		c.gateway.cfg.Log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "error", err)
 	}
 	h := c.w.Header()
 	if wire.Retry {
 		h.Set("Retry-After", "1")
 	}
-	if wire.Status == http.StatusUnauthorized || o.Code == counterfoil.RequestMalformed && !c.framed {
+	if wire.Status == http.StatusUnauthorized || c.unproven {
 		c.challenge(err)
 	}
 	p := problem{
@@ -192,12 +192,12 @@ func (c *call) challenge(err error) {
 	if c.resource == nil {
 		return
 	}
-	metadata := c.gateway.PublicURL + "/.well-known/oauth-protected-resource" + route + c.resource.Name
+	metadata := c.gateway.cfg.PublicURL + "/.well-known/oauth-protected-resource" + route + c.resource.Name
 	for _, v := range resource.Challenge(err, metadata, c.scope()) {
 		c.w.Header().Add("WWW-Authenticate", v)
 	}
 	if counterfoil.CodeOf(err) == counterfoil.NonceRequired {
-		c.w.Header().Set("DPoP-Nonce", c.gateway.Verifier.Nonce())
+		c.w.Header().Set("DPoP-Nonce", c.gateway.cfg.Verifier.Nonce())
 	}
 }
 

@@ -41,7 +41,7 @@ func TestEachDecisionOverMCP(t *testing.T) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			w.log.pins["bank/pay"] = tools["pay"].Digest
+			w.log.pin("pay", tools["pay"].Digest)
 			return w.post(toolCall("pay", `{"amount":1}`), nil)
 		}, counterfoil.ApprovalRequired, true},
 		{"above routine and not pinned", func(w world2) reply { return w.post(toolCall("pay", `{"amount":1}`), nil) }, counterfoil.ToolChanged, false},
@@ -74,7 +74,7 @@ func TestStructuredContentIsLeftOutWhereThereIsAnOutputSchema(t *testing.T) {
 	w, a := bankWorld(t)
 	for _, tool := range []string{"typed", "region"} {
 		wantDone(t, a.post(toolCall(tool, `{}`), nil))
-		w.log.pins["bank/"+tool] = "sha-256:other"
+		w.log.pin(tool, "sha-256:other")
 		got := wantDenied(t, a.post(toolCall(tool, `{}`), nil), counterfoil.ToolChanged)
 		if (got.Result.Structured == nil) != (tool == "typed") {
 			t.Errorf("structuredContent of %s is %v", tool, got.Result.Structured)
@@ -88,16 +88,16 @@ func TestTheRowAnswersWhoDidWhat(t *testing.T) {
 	a.task = "tsk_1"
 	wantDone(t, a.post(toolCall("get_balance", `{"account":"a"}`), nil))
 	kinds := make([]string, 0, 3)
-	for _, e := range w.log.entries {
+	for _, e := range w.log.all() {
 		kinds = append(kinds, string(e.Kind))
 	}
 	if got := strings.Join(kinds, " "); got != "tool.pinned call.decided call.finished" {
 		t.Fatalf("the log has %s", got)
 	}
-	d, f := w.log.entries[1], w.log.entries[2]
+	d, f := w.log.all()[1], w.log.all()[2]
 	switch {
-	case d.Agent != "payroll", d.Owner != "ana", d.Instance != "ins_payroll", d.JKT != a.signer.Public().Thumbprint(), d.Binding != "dpop",
-		d.TokenJTI == "", d.Proof == "", d.Epoch != 1, d.Task != "tsk_1", d.Resource != "bank", d.Tool != "bank/get_balance", d.ToolDigest == "",
+	case d.Agent != "payroll", d.Owner != "ana", d.Instance != a.instance, d.JKT != a.signer.Public().Thumbprint(), d.Binding != "dpop",
+		d.TokenJTI == "", d.Proof == "", d.Epoch != a.epoch, d.Task != "tsk_1", d.Resource != "bank", d.Tool != "bank/get_balance", d.ToolDigest == "",
 		d.Class != "read", d.Tier != "routine", len(d.Scope) == 0, d.PolicyDigest == "", d.Decision != ledger.Allow, d.Code != "",
 		d.Source.Address == "", d.Source.Environment != "prod", d.OnBehalfOf != "":
 		t.Errorf("the decision's row is %+v", d)
@@ -179,8 +179,8 @@ func TestProofAttacksAtTheGateway(t *testing.T) {
 			if !strings.Contains(challenge, `resource_metadata="`+w.url+`/.well-known/oauth-protected-resource/r/bank"`) || !strings.Contains(challenge, `scope="get_balance `) {
 				t.Errorf("the challenge is %q", challenge)
 			}
-			if w.log.size() != 0 || len(w.upstream.all()) != 0 || w.early[tc.code] != 1 {
-				t.Fatalf("log %v, upstream %v, counted %v", w.log.entries, w.upstream.all(), w.early)
+			if len(w.log.all()) != 0 || len(w.upstream.all()) != 0 || w.early[tc.code] != 1 {
+				t.Fatalf("log %v, upstream %v, counted %v", w.log.all(), w.upstream.all(), w.early)
 			}
 			// The scheme's case does not matter, nor does a forwarded host.
 			wantDone(t, a.post(honest, func(r *http.Request) {
@@ -237,10 +237,10 @@ func TestRevokedCallerIsRecordedBecauseItsProofIsUsed(t *testing.T) {
 	w, a := bankWorld(t)
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
 	w.log.revoke("payroll")
-	before := w.log.size()
+	before := len(w.log.all())
 	wantHTTP(t, a.post(toolCall("get_balance", `{}`), nil), http.StatusUnauthorized, counterfoil.TokenRevoked)
-	if e := w.log.entries[before]; w.log.size() != before+1 || e.Code != counterfoil.TokenRevoked || e.Proof == "" || e.Decision != ledger.Refuse {
-		t.Fatalf("the log has %+v", w.log.entries[before:])
+	if e := w.log.all()[before]; len(w.log.all()) != before+1 || e.Code != counterfoil.TokenRevoked || e.Proof == "" || e.Decision != ledger.Refuse {
+		t.Fatalf("the log has %+v", w.log.all()[before:])
 	}
 }
 

@@ -95,7 +95,7 @@ func (e *eventReader) readLine() ([]byte, error) {
 		if len(e.line) > e.max {
 			return nil, errEventTooLarge
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
 		if err != nil {
@@ -112,11 +112,13 @@ func (e *eventReader) readLine() ([]byte, error) {
 	return line, nil
 }
 
-// append writes the event as it goes to the client.
+// append writes the event as it goes to the client. Of an event with nothing
+// that we know nothing goes.
 func (ev *event) append(b []byte) []byte {
 	if ev.comment {
 		return append(b, ":\n\n"...)
 	}
+	n := len(b)
 	if isEventName(ev.name) {
 		b = append(append(append(b, "event: "...), ev.name...), '\n')
 	}
@@ -130,6 +132,9 @@ func (ev *event) append(b []byte) []byte {
 		for line := range bytes.SplitSeq(ev.data, []byte("\n")) {
 			b = append(append(append(b, "data: "...), line...), '\n')
 		}
+	}
+	if len(b) == n {
+		return b
 	}
 	return append(b, '\n')
 }

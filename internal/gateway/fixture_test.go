@@ -3,12 +3,15 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,11 +19,14 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/policy"
+	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
@@ -52,116 +58,174 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// A log stands for the store where a test wants to see it fail: what it says is
-// durable is in memory.
+// A log is the store, which a test can make fail and interrupt.
 type log struct {
-	mu      sync.Mutex
-	entries []ledger.Entry
-	payload map[int64][]byte
-	pins    map[string]string
-	revoked map[string]error
-	broken  error
+	*store.Store
+	t testing.TB
+
+	mu     sync.Mutex
+	broken error
 
 	// decided is called after a decision is durable.
 	decided func(*ledger.Entry)
 }
 
-func newLog() *log {
-	return &log{payload: map[int64][]byte{}, pins: map[string]string{}, revoked: map[string]error{}}
+const origin = "localhost:8420/ledger"
+
+func openLog(t testing.TB, now func() time.Time) (*log, note.Verifier) {
+	t.Helper()
+	skey, vkey, err := ledger.GenerateKey(origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ledger.ParseSigner(skey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := ledger.ParseVerifier(vkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{Now: now, Origin: origin, Signer: signer, Verifier: verifier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &log{Store: db, t: t}, verifier
 }
 
-func (l *log) append(e *ledger.Entry, payload []byte) error {
+// apply declares a registry.
+func (l *log) apply(reg *counterfoil.Registry) {
+	l.t.Helper()
+	_, base := l.Registry()
+	change := counterfoil.Change{Base: base}
+	put := func(kind, name string, v any) {
+		b, err := ijson.Marshal(v)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		change.Put = append(change.Put, counterfoil.Document{Kind: kind, Name: name, Body: b})
+	}
+	for name, v := range reg.People {
+		put(counterfoil.KindPerson, name, v)
+	}
+	for name, v := range reg.Classes {
+		put(counterfoil.KindClass, name, v)
+	}
+	for name, v := range reg.Resources {
+		put(counterfoil.KindResource, name, v)
+	}
+	for name, v := range reg.Agents {
+		put(counterfoil.KindAgent, name, v)
+	}
+	if err := l.Apply(l.t.Context(), change, []*ledger.Entry{{Kind: ledger.ConfigApplied, Actor: "uid:0"}}); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// enrol makes an instance with this key.
+func (l *log) enrol(agent string, key credential.PublicKey) (instance string) {
+	l.t.Helper()
+	ctx, now := l.t.Context(), start
+	code := sha256.Sum256([]byte(key.Thumbprint()))
+	err := l.PutCode(ctx, counterfoil.EnrolmentCode{Hash: code, Agent: agent, Expires: now.Add(time.Hour)}, &ledger.Entry{Kind: ledger.CodeIssued, Agent: agent})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	inst := counterfoil.Instance{
+		ID: counterfoil.NewID("ins_"), Agent: agent, JKT: key.Thumbprint(), JWK: string(key.JWK()), Alg: key.Alg(), Status: counterfoil.Active, Enrolled: now,
+	}
+	if err := l.Enroll(ctx, code, inst, &ledger.Entry{Kind: ledger.InstanceEnrolled, Agent: agent, Instance: inst.ID}); err != nil {
+		l.t.Fatal(err)
+	}
+	return inst.ID
+}
+
+func (l *log) fault() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.broken != nil {
-		return l.broken
-	}
-	e.Index = int64(len(l.entries))
-	if _, err := ledger.Prepare(e); err != nil {
-		return err
-	}
-	l.entries = append(l.entries, *e)
-	if payload != nil {
-		l.payload[e.Index] = bytes.Clone(payload)
-	}
-	return nil
+	return l.broken
 }
 
-func (l *log) Append(_ context.Context, e *ledger.Entry) error { return l.append(e, nil) }
-
-func (l *log) Decide(_ context.Context, e *ledger.Entry, payload []byte) error {
-	err := l.append(e, payload)
+func (l *log) Decide(ctx context.Context, e *ledger.Entry, payload []byte) error {
+	if err := l.fault(); err != nil {
+		return err
+	}
+	err := l.Store.Decide(ctx, e, payload)
 	if err == nil && l.decided != nil {
 		l.decided(e)
 	}
 	return err
 }
 
-func (l *log) Finish(_ context.Context, e *ledger.Entry) error {
-	l.mu.Lock()
-	for i := range l.entries {
-		if l.entries[i].Kind == ledger.CallFinished && l.entries[i].Of == e.Of {
-			l.mu.Unlock()
-			return errors.New("the decision has an end")
-		}
-	}
-	l.mu.Unlock()
-	return l.append(e, nil)
-}
-
-func (l *log) Pin(resource, tool string) (string, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d, ok := l.pins[resource+"/"+tool]
-	return d, ok
-}
-
-func (l *log) PinTool(_ context.Context, resource, tool, digest, _ string, e *ledger.Entry) error {
-	if err := l.append(e, nil); err != nil {
+func (l *log) Finish(ctx context.Context, e *ledger.Entry) error {
+	if err := l.fault(); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.pins[resource+"/"+tool]; !ok {
-		l.pins[resource+"/"+tool] = digest
-	}
-	return nil
+	return l.Store.Finish(ctx, e)
 }
 
-func (l *log) Revoked(_ context.Context, c counterfoil.Caller) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.revoked[c.Agent]
-}
-
-func (l *log) revoke(agent string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.revoked[agent] = counterfoil.Refuse(counterfoil.TokenRevoked, "agent %s was revoked", agent)
-}
-
+// breakDown makes every commit fail with err, or none.
 func (l *log) breakDown(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.broken = err
 }
 
-func (l *log) of(kind ledger.Kind) []ledger.Entry {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// revoke ends an agent.
+func (l *log) revoke(agent string) {
+	if _, err := l.Offboard(context.Background(), agent, &ledger.Entry{Kind: ledger.AgentOffboarded, Agent: agent, Actor: "uid:0"}); err != nil {
+		l.t.Error(err)
+	}
+}
+
+// pin pins what an administrator looked at.
+func (l *log) pin(tool, digest string) {
+	l.t.Helper()
+	if err := l.PinTool(l.t.Context(), "bank", tool, digest, "apply", &ledger.Entry{Kind: ledger.ToolPinned, Resource: "bank", Tool: "bank/" + tool, ToolDigest: digest, Actor: "uid:0"}); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// all returns what the gateway recorded.
+func (l *log) all() []ledger.Entry {
+	l.t.Helper()
+	size, _ := l.Head()
 	var out []ledger.Entry
-	for _, e := range l.entries {
-		if e.Kind == kind {
-			out = append(out, e)
+	err := l.Entries(context.Background(), 0, size, func(_ int64, b []byte) error {
+		e, err := ledger.Parse(b)
+		if err == nil && (strings.HasPrefix(string(e.Kind), "call.") || strings.HasPrefix(string(e.Kind), "tool.")) {
+			out = append(out, *e)
 		}
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
 	}
 	return out
 }
 
-func (l *log) size() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.entries)
+func (l *log) of(kind ledger.Kind) []ledger.Entry {
+	l.t.Helper()
+	return slices.DeleteFunc(l.all(), func(e ledger.Entry) bool { return e.Kind != kind })
+}
+
+// waitEnds waits for the entries that follow streams.
+func (l *log) waitEnds(n int) []ledger.Entry {
+	l.t.Helper()
+	for {
+		size, _ := l.Head()
+		if ends := l.of(ledger.CallFinished); len(ends) >= n {
+			return ends
+		}
+		if err := l.Wait(l.t.Context(), size+1); err != nil {
+			l.t.Fatalf("the end never came: %v", err)
+		}
+	}
 }
 
 // An upstream is a server of the test's own that remembers what reached it.
@@ -221,6 +285,7 @@ type world struct {
 	t        testing.TB
 	clock    *clock
 	log      *log
+	verifier note.Verifier // of the log
 	upstream *upstream
 	url      string // of the gateway
 	gateway  *gateway.Gateway
@@ -240,6 +305,9 @@ type actor struct {
 	task   string
 	signer *credential.Signer
 	scope  []string
+
+	instance string
+	epoch    int64
 }
 
 func newSigner(t testing.TB) *credential.Signer {
@@ -300,9 +368,10 @@ func bankRegistry(upstreamURL string) *counterfoil.Registry {
 func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *gateway.Config)) *world {
 	t.Helper()
 	w := &world{
-		t: t, clock: &clock{now: start}, log: newLog(), upstream: &upstream{next: h}, issuer: newSigner(t),
+		t: t, clock: &clock{now: start}, upstream: &upstream{next: h}, issuer: newSigner(t),
 		client: &http.Client{Transport: &http.Transport{}}, early: map[counterfoil.Code]int{},
 	}
+	w.log, w.verifier = openLog(t, w.clock.Now)
 	up := httptest.NewServer(w.upstream)
 	t.Cleanup(up.Close)
 	w.registry = bankRegistry(up.URL + "/mcp")
@@ -336,6 +405,7 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 	if change != nil {
 		change(w.registry, &cfg)
 	}
+	w.log.apply(w.registry)
 	set, problems := policy.Load(w.registry)
 	if len(problems) > 0 {
 		t.Fatalf("loading the policy: %v", problems)
@@ -355,10 +425,14 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 
 func (w *world) resource() string { return w.url + "/r/bank" }
 
+// actor makes an instance of an agent, with a key of its own.
 func (w *world) actor(name string) *actor {
-	return &actor{w: w, name: name, signer: newSigner(w.t), scope: []string{
+	w.t.Helper()
+	a := &actor{w: w, name: name, signer: newSigner(w.t), epoch: w.log.AgentState(name).Epoch, scope: []string{
 		"get_balance", "list_payees", "count", "region", "typed", "pay", "wipe", "resources", "prompts",
 	}}
+	a.instance = w.log.enrol(name, a.signer.Public())
+	return a
 }
 
 func (a *actor) token(change func(*credential.TokenClaims)) string {
@@ -372,7 +446,7 @@ func (a *actor) token(change func(*credential.TokenClaims)) string {
 		Issuer: issuer, Audience: a.w.resource(), Subject: a.name, ClientID: a.name, ID: id,
 		IssuedAt: now, NotBefore: now, Expires: now.Add(5 * time.Minute), Scope: a.scope,
 		JKT: a.signer.Public().Thumbprint(), SubProfile: credential.SubProfileAgent,
-		Agent: credential.AgentClaim{ID: a.name, Instance: "ins_" + a.name, Env: "prod", Epoch: 1},
+		Agent: credential.AgentClaim{ID: a.name, Instance: a.instance, Env: "prod", Epoch: a.epoch},
 	}
 	if a.task != "" {
 		c.Task = &credential.TaskClaim{ID: a.task, Expires: now.Add(time.Hour)}

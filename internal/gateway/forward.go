@@ -15,7 +15,7 @@ import (
 // peer returns the upstream as this call speaks to it, without its credential.
 func (c *call) peer() *peer {
 	p := &peer{
-		transport: c.gateway.Transport, timeout: c.gateway.UpstreamTimeout,
+		transport: c.gateway.cfg.Transport, timeout: c.gateway.cfg.UpstreamTimeout,
 		resource: c.resource, revision: c.revision,
 	}
 	if c.open != nil {
@@ -31,7 +31,7 @@ func (c *call) credential(p *peer) error {
 	if cred == nil {
 		return nil
 	}
-	secret, err := c.gateway.Secrets(cred.File)
+	secret, err := c.gateway.cfg.Secrets(cred.File)
 	if err == nil && secret.Empty() {
 		err = errors.New("the file is empty")
 	}
@@ -127,7 +127,7 @@ func (c *call) answer(reply *reply) ([]byte, outcome, error) {
 		m, err = readAnswer(reply, c.message.id)
 	} else if reply.mediaType() == typeJSON {
 		var b []byte
-		if b, err = readAll(reply.Body, c.gateway.MaxAnswer); err == nil {
+		if b, err = readAll(reply.Body, c.gateway.cfg.MaxAnswer); err == nil {
 			m, err = readRPC(b)
 		}
 	} else {
@@ -178,7 +178,7 @@ func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 // returns the answer to be written after the end is recorded.
 func (c *call) rejected(reply *reply) (write func(), o outcome) {
 	refused := func(err error) (func(), outcome) {
-		return func() { c.count(c.gateway.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+		return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
 	}
 	switch status := reply.StatusCode; status {
 	case http.StatusBadRequest, http.StatusNotFound:
@@ -252,6 +252,9 @@ func onlySpoken(e []byte) []byte {
 // outcomeOf says how a call ended that got no answer.
 func (c *call) outcomeOf(err error) outcome {
 	if unsent := (*unsentError)(nil); errors.As(err, &unsent) {
+		if c.r.Context().Err() != nil {
+			return outcome{notForwarded, counterfoil.UpstreamUnavailable} // the client went away first
+		}
 		return outcome{unavailable, counterfoil.UpstreamUnavailable}
 	}
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
@@ -271,7 +274,7 @@ func (c *call) failUpstream(err error) {
 	if f := (*counterfoil.Fault)(nil); !errors.As(err, &f) {
 		err = counterfoil.NewFault(c.outcomeOf(err).code, err)
 	}
-	c.count(c.gateway.Answered, err)
+	c.count(c.gateway.cfg.Answered, err)
 	c.fail(err)
 }
 

@@ -106,14 +106,10 @@ const (
 // A Gateway serves /r/{resource}. It keeps nothing that matters: everything it
 // holds in memory is a cache.
 type Gateway struct {
-	Config
+	cfg      Config // complete
 	origin   string // of PublicURL
 	host     string
 	sealer   *sealer
-	recorder Recorder
-	pins     Pins
-	now      func() time.Time
-	log      *slog.Logger
 	catalogs sync.Map // of *catalog, by resource
 	draining atomic.Bool
 }
@@ -153,10 +149,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{
-		Config: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, sealer: sealer,
-		recorder: cfg.Recorder, pins: cfg.Pins, now: cfg.Now, log: cfg.Log,
-	}, nil
+	return &Gateway{cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, sealer: sealer}, nil
 }
 
 // Drain ends the streams that would never end by themselves (GET, and
@@ -184,6 +177,7 @@ type call struct {
 	open     *session // the session that the request belongs to, if any
 	payload  []byte   // what is decided on: canonical JSON, or nil
 	framed   bool     // a refusal now concerns the framing of MCP
+	unproven bool     // a refusal now concerns who asks
 
 	class     string
 	tier      counterfoil.Tier
@@ -196,7 +190,7 @@ type call struct {
 // then who asks, then what is asked, and nothing is forwarded before all of it
 // is decided and recorded.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, w: w, r: r, began: g.now(), source: g.Source(r), id: w.Header().Get("X-Request-Id")}
+	c := &call{gateway: g, w: w, r: r, began: g.cfg.Now(), source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
 	if c.id == "" {
 		c.id = counterfoil.NewID("req_")
 	}
@@ -204,25 +198,27 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 
 	if err := c.screen(); err != nil {
-		c.count(g.Unauthenticated, err)
+		c.count(g.cfg.Unauthenticated, err)
 		c.fail(err)
 		return
 	}
+	c.unproven = true
 	var err error
-	c.caller, err = g.Verifier.Check(r.Context(), resource.Request{
+	c.caller, err = g.cfg.Verifier.Check(r.Context(), resource.Request{
 		Method: r.Method, URL: c.url, Resource: c.url, Header: r.Header,
 	})
 	if err != nil {
 		// A caller beside the error means that the proof was used: it goes into
 		// the log, so that a restart knows it.
 		if c.caller.Proof == "" {
-			c.count(g.Unauthenticated, err)
+			c.count(g.cfg.Unauthenticated, err)
 			c.fail(err)
 			return
 		}
 		c.refuse(err)
 		return
 	}
+	c.unproven = false
 	switch r.Method {
 	case http.MethodPost:
 		c.post()
@@ -274,7 +270,7 @@ func (c *call) resolve() error {
 	if !ok || r.URL.RawPath != "" || counterfoil.CheckName(name) != nil {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such resource")
 	}
-	c.policy, c.registry = g.Policy()
+	c.policy, c.registry = g.cfg.Policy()
 	c.resource = c.registry.Resources[name]
 	if c.resource == nil {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no resource %s", name)
@@ -282,7 +278,7 @@ func (c *call) resolve() error {
 	if c.resource.Type != counterfoil.ResourceMCP {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is of type %s, which this gateway does not serve", name, c.resource.Type)
 	}
-	c.url = g.PublicURL + route + name
+	c.url = g.cfg.PublicURL + route + name
 	if c.resource.PublicURL != "" {
 		c.url = c.resource.PublicURL
 	}
@@ -307,8 +303,8 @@ func (c *call) screenBody() error {
 	if ct := h["Content-Type"]; len(ct) != 1 || !isJSONType(ct[0]) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "send one Content-Type, application/json in UTF-8")
 	}
-	if c.r.ContentLength > c.gateway.MaxBody {
-		return tooLarge(c.gateway.MaxBody)
+	if c.r.ContentLength > c.gateway.cfg.MaxBody {
+		return tooLarge(c.gateway.cfg.MaxBody)
 	}
 	return nil
 }

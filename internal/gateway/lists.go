@@ -72,7 +72,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 	if err := json.Unmarshal(m["tools"], &tools); err != nil {
 		return err
 	}
-	now := c.gateway.now()
+	now := c.gateway.cfg.Now()
 	for _, raw := range tools {
 		name, d, err := readDefinition(raw)
 		if err != nil {
@@ -104,7 +104,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 // call says that it must be pinned.
 func (c *call) samePin(name, digest string, tier counterfoil.Tier) (bool, error) {
 	ctx := context.WithoutCancel(c.r.Context())
-	pinned, ok := c.gateway.pins.Pin(c.resource.Name, name)
+	pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
 	if !ok && tier == counterfoil.Routine {
 		var err error
 		if pinned, err = c.pin(ctx, name, digest); err != nil {

@@ -1,7 +1,5 @@
 package gateway
 
-import "bytes"
-
 // A member is one member of an object in canonical JSON: its name as written,
 // without the quotes, and its value. Both are parts of the text they were read
 // from.
@@ -113,5 +111,3 @@ func join(members []member) []byte {
 }
 
 var emptyObject = []byte("{}")
-
-func isEmptyObject(b []byte) bool { return bytes.Equal(b, emptyObject) }

@@ -9,10 +9,7 @@ const (
 	revision20250618 = "2025-06-18"
 )
 
-var (
-	supportedRevisions = []string{revision20260728, revision20251125, revision20250618}
-	sessionRevisions   = []string{revision20251125, revision20250618}
-)
+var supportedRevisions = []string{revision20260728, revision20251125, revision20250618}
 
 // An era says which kind of revision a method belongs to: those with sessions,
 // which begin with initialize, and those where each request says everything.

@@ -131,12 +131,12 @@ func (c *catalog) fetch(ctx context.Context, f *flight, now func() time.Time, fe
 // is refused. It returns what is known of the definition, if anything.
 func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier) (*seen, error) {
 	cat := c.gateway.catalog(c.resource.Name)
-	pinned, isPinned := c.gateway.pins.Pin(c.resource.Name, name)
+	pinned, isPinned := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
 	if !isPinned && tier != counterfoil.Routine {
 		return cat.known(name), counterfoil.Refuse(counterfoil.ToolChanged,
 			"the definition of %s is not pinned: apply the manifest while the upstream is reachable", name)
 	}
-	def, err := cat.fresh(ctx, name, c.gateway.now, c.fetchTools)
+	def, err := cat.fresh(ctx, name, c.gateway.cfg.Now, c.fetchTools)
 	switch {
 	case err != nil && tier != counterfoil.Routine:
 		// Nothing is forwarded anyway before a person has looked at it.
@@ -168,7 +168,7 @@ func (c *call) pin(ctx context.Context, name, digest string) (string, error) {
 	cat := c.gateway.catalog(c.resource.Name)
 	cat.pinning.Lock()
 	defer cat.pinning.Unlock()
-	if pinned, ok := c.gateway.pins.Pin(c.resource.Name, name); ok {
+	if pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name); ok {
 		return pinned, nil
 	}
 	e := &ledger.Entry{
@@ -176,10 +176,10 @@ func (c *call) pin(ctx context.Context, name, digest string) (string, error) {
 		Tool:       counterfoil.ToolID{Resource: c.resource.Name, Tool: name}.String(),
 		ToolDigest: digest, Detail: map[string]any{"how": pinFirstSight},
 	}
-	if err := c.gateway.pins.PinTool(ctx, c.resource.Name, name, digest, pinFirstSight, e); err != nil {
+	if err := c.gateway.cfg.Pins.PinTool(ctx, c.resource.Name, name, digest, pinFirstSight, e); err != nil {
 		return "", recordFault(err)
 	}
-	pinned, ok := c.gateway.pins.Pin(c.resource.Name, name)
+	pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
 	if !ok {
 		return "", counterfoil.NewFault(counterfoil.LedgerUnavailable, errors.New("a pin that was committed is not there"))
 	}
@@ -210,7 +210,7 @@ func (c *call) reportChange(ctx context.Context, name, pinned, digest string) er
 	if known {
 		return nil
 	}
-	err := c.gateway.recorder.Append(ctx, &ledger.Entry{
+	err := c.gateway.cfg.Recorder.Append(ctx, &ledger.Entry{
 		Kind: ledger.ToolChanged, RequestID: c.id, Resource: c.resource.Name,
 		Tool:       counterfoil.ToolID{Resource: c.resource.Name, Tool: name}.String(),
 		ToolDigest: digest, Code: counterfoil.ToolChanged, Detail: map[string]any{"pinned": pinned},

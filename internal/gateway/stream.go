@@ -57,7 +57,7 @@ func (w *watch) err() error {
 	if w.endless && w.call.gateway.draining.Load() {
 		return errDraining
 	}
-	return w.call.gateway.Live.Revoked(w.call.r.Context(), w.call.caller)
+	return w.call.gateway.cfg.Live.Revoked(w.call.r.Context(), w.call.caller)
 }
 
 func (w *watch) stop() {
@@ -74,7 +74,8 @@ func (c *call) stream(reply *reply) outcome {
 	defer watch.stop()
 
 	out := c.beginStream()
-	events := newEventReader(reply.Body, int(c.gateway.MaxAnswer))
+	defer out.end()
+	events := newEventReader(reply.Body, int(c.gateway.cfg.MaxAnswer))
 	for {
 		ev, err := events.next()
 		if err == nil {
@@ -88,7 +89,7 @@ func (c *call) stream(reply *reply) outcome {
 		}
 		last, o, err := c.event(&ev)
 		if err != nil {
-			c.gateway.log.Warn("cutting a stream", "request_id", c.id, "error", err)
+			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "error", err)
 			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
 		}
 		if err := out.write(&ev); err != nil {
@@ -108,7 +109,7 @@ func (c *call) cut(reply *reply, err error) outcome {
 	if r, ok := counterfoil.AsRefusal(err); ok {
 		return outcome{ledger.OutcomeUnknown, r.Code}
 	}
-	c.gateway.log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
+	c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
 }
 
@@ -195,7 +196,9 @@ func (c *call) beginStream() *streamWriter {
 	h.Set("X-Accel-Buffering", "no") // a proxy in front must not collect events
 	c.w.WriteHeader(http.StatusOK)
 	s := &streamWriter{w: c.w, control: http.NewResponseController(c.w)}
-	s.control.Flush()
+	if err := s.control.Flush(); err != nil {
+		c.gateway.cfg.Log.Debug("beginning a stream", "request_id", c.id, "error", err) // the first event will say it
+	}
 	return s
 }
 
@@ -203,7 +206,9 @@ func (s *streamWriter) write(ev *event) error {
 	s.buf = ev.append(s.buf[:0])
 	// A deadline of the connection, which knows the machine's clock alone. A
 	// writer that has none is bounded by its server.
-	s.control.SetWriteDeadline(time.Now().Add(writeLimit))
+	if err := s.limit(time.Now().Add(writeLimit)); err != nil {
+		return err
+	}
 	if _, err := s.w.Write(s.buf); err != nil {
 		return errGone
 	}
@@ -212,6 +217,17 @@ func (s *streamWriter) write(ev *event) error {
 	}
 	return nil
 }
+
+func (s *streamWriter) limit(deadline time.Time) error {
+	if err := s.control.SetWriteDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return errGone
+	}
+	return nil
+}
+
+// end lifts the deadline: the connection may serve other requests. On a
+// connection that is gone there is nothing to lift.
+func (s *streamWriter) end() { _ = s.limit(time.Time{}) }
 
 // listen answers GET: the stream on which a session's server speaks by itself,
 // or an earlier stream that is resumed (MCP 2025-11-25, Transports).
@@ -321,5 +337,5 @@ func (c *call) sessionRejected(reply *reply) (func(), outcome) {
 	default:
 		return c.rejected(reply)
 	}
-	return func() { c.count(c.gateway.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+	return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
 }

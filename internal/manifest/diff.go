@@ -13,9 +13,9 @@ const (
 
 // Diff compares two nouns of one kind as manifests, in the unified form; either
 // may be nil. It is empty when they say the same.
-func Diff(old, new any) string {
-	a, nameA := diffLines(old)
-	b, nameB := diffLines(new)
+func Diff(before, after any) string {
+	a, nameA := diffLines(before)
+	b, nameB := diffLines(after)
 	ops := compareLines(a, b)
 	var out strings.Builder
 	for start := 0; start < len(ops); {

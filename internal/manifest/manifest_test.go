@@ -217,8 +217,8 @@ limits:
 const jwkX = `f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU`
 const jwkY = `x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0`
 
-// A key is kept as its required members alone, in canonical form, however it was
-// written (RFC 7515, Appendix A.3 has this one).
+// A key is kept as its required members and its kid, in canonical form, however
+// it was written (RFC 7515, Appendix A.3 has this one).
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]string{
@@ -230,7 +230,11 @@ func TestKeys(t *testing.T) {
 		if len(docs) != 1 {
 			t.Fatalf("%s: no document", name)
 		}
-		want := []string{`{"crv":"P-256","kty":"EC","x":"` + jwkX + `","y":"` + jwkY + `"}`}
+		kid := ""
+		if strings.Contains(key, "kid") {
+			kid = `"kid":"mine",`
+		}
+		want := []string{`{"crv":"P-256",` + kid + `"kty":"EC","x":"` + jwkX + `","y":"` + jwkY + `"}`}
 		if got := docs[0].Noun.(*counterfoil.Agent).Keys; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v", name, got)
 		}

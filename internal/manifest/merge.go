@@ -45,13 +45,13 @@ func Merge(base *counterfoil.Registry, docs []Document) (*counterfoil.Registry, 
 	known := map[finding]bool{}
 	if len(found) > 0 {
 		for _, f := range examine(base) {
-			known[f] = true
+			known[f.bare()] = true
 		}
 	}
 	var problems []Problem
 	for _, f := range found {
 		d := at[docKey{f.kind, f.name}]
-		if d == nil && known[f] {
+		if d == nil && known[f.bare()] {
 			continue
 		}
 		if len(problems) == maxProblems {
@@ -159,12 +159,19 @@ type finding struct {
 	at         string // path of the member
 	line       int    // within the member's text, from 1
 	text       string
+	hint       string // depends on what else there is
+}
+
+// bare is the finding without what may change while it stays.
+func (f finding) bare() finding {
+	f.hint = ""
+	return f
 }
 
 // place turns a finding into a problem with file and line. Without a document
 // the noun was there before.
 func (d *Document) place(f finding) Problem {
-	text := f.text
+	text := f.text + f.hint
 	if f.at != "" {
 		text = f.at + ": " + text
 	}
@@ -209,7 +216,7 @@ func examine(reg *counterfoil.Registry) []finding {
 	}
 	_, problems := policy.Load(reg)
 	for _, p := range problems {
-		e.found = append(e.found, finding{p.Kind, p.Name, p.Field, p.Line, p.Text})
+		e.found = append(e.found, finding{kind: p.Kind, name: p.Name, at: p.Field, line: p.Line, text: p.Text})
 	}
 	return e.found
 }
@@ -219,13 +226,20 @@ type examiner struct {
 	found []finding
 }
 
+// missing notes a reference to what is not among the candidates.
+func (e *examiner) missing(f finding, word string, candidates []string) {
+	slices.Sort(candidates)
+	f.hint = hint(word, candidates)
+	e.found = append(e.found, f)
+}
+
 func (e *examiner) add(kind, name, at, format string, args ...any) {
 	e.found = append(e.found, finding{kind: kind, name: name, at: at, text: fmt.Sprintf(format, args...)})
 }
 
 func (e *examiner) class(r *counterfoil.Resource, at, class string) {
 	if e.reg.Classes[class] == nil {
-		e.add(KindResource, r.Name, at, "there is no Class %q%s", class, hint(class, slices.Sorted(maps.Keys(e.reg.Classes))))
+		e.missing(finding{kind: KindResource, name: r.Name, at: at, text: fmt.Sprintf("there is no Class %q", class)}, class, slices.Collect(maps.Keys(e.reg.Classes)))
 	}
 }
 
@@ -251,7 +265,7 @@ func (e *examiner) resource(r *counterfoil.Resource, urls map[string]string) {
 
 func (e *examiner) agent(a *counterfoil.Agent, keys map[string]string) {
 	if e.reg.People[a.Owner] == nil {
-		e.add(KindAgent, a.Name, "owner", "there is no Person %q%s", a.Owner, hint(a.Owner, slices.Sorted(maps.Keys(e.reg.People))))
+		e.missing(finding{kind: KindAgent, name: a.Name, at: "owner", text: fmt.Sprintf("there is no Person %q", a.Owner)}, a.Owner, slices.Collect(maps.Keys(e.reg.People)))
 	}
 	for i, k := range a.Keys {
 		if other, taken := keys[k]; taken && other != a.Name {
@@ -270,7 +284,7 @@ func (e *examiner) agent(a *counterfoil.Agent, keys map[string]string) {
 func (e *examiner) grantTool(a *counterfoil.Agent, at string, id counterfoil.ToolID) {
 	r := e.reg.Resources[id.Resource]
 	if r == nil {
-		e.add(KindAgent, a.Name, at, "%s: there is no Resource %q%s", id, id.Resource, hint(id.Resource, slices.Sorted(maps.Keys(e.reg.Resources))))
+		e.missing(finding{kind: KindAgent, name: a.Name, at: at, text: fmt.Sprintf("%s: there is no Resource %q", id, id.Resource)}, id.Resource, slices.Collect(maps.Keys(e.reg.Resources)))
 		return
 	}
 	if id.Tool == "*" {
@@ -287,6 +301,5 @@ func (e *examiner) grantTool(a *counterfoil.Agent, at string, id counterfoil.Too
 	for _, t := range r.Tools {
 		names = append(names, t.Name)
 	}
-	slices.Sort(names)
-	e.add(KindAgent, a.Name, at, "%s: Resource %s classifies no tool %q%s", id, r.Name, id.Tool, hint(id.Tool, names))
+	e.missing(finding{kind: KindAgent, name: a.Name, at: at, text: fmt.Sprintf("%s: Resource %s classifies no tool %q", id, r.Name, id.Tool)}, id.Tool, names)
 }

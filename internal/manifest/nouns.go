@@ -14,6 +14,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/policy"
 )
 
@@ -155,7 +156,7 @@ func checkFieldName(s string) error {
 func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
 	a := &counterfoil.Agent{Name: name}
 	m["owner"] = d.text(&a.Owner, counterfoil.CheckName)
-	m["purpose"] = d.text(&a.Purpose)
+	m["purpose"] = d.optional(&a.Purpose)
 	m["environment"] = d.text(&a.Environment, counterfoil.CheckName)
 	m["keys"] = d.list(func(n *yaml.Node, at string) { d.key(&a.Keys, n, at) })
 	m["workloads"] = d.list(func(n *yaml.Node, at string) {
@@ -256,7 +257,8 @@ func parseNetwork(s string) (netip.Prefix, error) {
 }
 
 // key reads a public JWK, written as a mapping or as JSON text, and keeps it in
-// canonical form with its required members alone.
+// canonical form: its required members, and its kid where it has one, because
+// assertions may name the key by it.
 func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
 	var raw []byte
 	if n.Kind == yaml.MappingNode {
@@ -288,11 +290,42 @@ func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
 		d.fail(n, at, "is not a public key that is taken here: %v", err)
 		return
 	}
-	if jwk := string(key.JWK()); slices.Contains(*dst, jwk) {
-		d.fail(n, at, "the key %s is there twice", key.Thumbprint())
-	} else {
-		*dst = append(*dst, jwk)
+	jwk, err := named(raw, key)
+	if err != nil {
+		d.fail(n, at, "is not a public key that is taken here: %v", err)
+		return
 	}
+	for _, other := range *dst {
+		if k, err := credential.ParseJWK([]byte(other)); err == nil && k.Thumbprint() == key.Thumbprint() {
+			d.fail(n, at, "the key %s is there twice", key.Thumbprint())
+			return
+		}
+	}
+	*dst = append(*dst, jwk)
+}
+
+// named returns the canonical key with the kid of the text that it was read
+// from, which is left out when it says nothing but the thumbprint.
+func named(raw []byte, key credential.PublicKey) (string, error) {
+	var given struct {
+		KID string `json:"kid"`
+	}
+	if err := ijson.UnmarshalLax(raw, &given); err != nil {
+		return "", fmt.Errorf("its kid is not a text")
+	}
+	if given.KID == "" || given.KID == key.Thumbprint() {
+		return string(key.JWK()), nil
+	}
+	if len(given.KID) > 256 {
+		return "", fmt.Errorf("its kid is longer than 256 bytes")
+	}
+	var m map[string]string
+	if err := ijson.Unmarshal(key.JWK(), &m); err != nil {
+		return "", err
+	}
+	m["kid"] = given.KID
+	jwk, err := ijson.Marshal(m)
+	return string(jwk), err
 }
 
 // jwkMember reads a member of a JWK: text, or a list of texts (key_ops, x5c).
@@ -320,7 +353,7 @@ func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resour
 		r.Credential = &counterfoil.UpstreamCredential{}
 		d.object(n, at, members{
 			"header": d.text(&r.Credential.Header, checkHeaderName),
-			"prefix": d.text(&r.Credential.Prefix),
+			"prefix": d.optional(&r.Credential.Prefix),
 			"file":   d.text(&r.Credential.File, checkSecretFile),
 		}, "header", "file")
 	}

@@ -320,6 +320,15 @@ func (d *doc) text(dst *string, checks ...check) handler {
 	}
 }
 
+// optional reads one line of text that may be empty.
+func (d *doc) optional(dst *string) handler {
+	return func(n *yaml.Node, at string) {
+		if n.Kind != yaml.ScalarNode || n.Value != "" || n.ShortTag() != "!!str" {
+			d.text(dst)(n, at)
+		}
+	}
+}
+
 func (d *doc) checked(n *yaml.Node, at, s string, checks []check) bool {
 	for _, c := range checks {
 		if err := c(s); err != nil {

@@ -58,9 +58,9 @@ func checkIssuer(s string) error {
 func checkPublicURL(s string) error { return checkIssuer(s) }
 
 // checkUpstream takes where the gateway may be sent. Addresses that hand out the
-// machine's own credentials are never an upstream, by whatever name: the gateway
-// would carry them to the agent. Names that resolve to them are refused again
-// when they are dialled.
+// machine's own credentials are never an upstream, however they are written: the
+// gateway would carry them to the agent. What a name resolves to is not known
+// here.
 func checkUpstream(s string) error {
 	u, err := checkURL(s)
 	if err != nil {
@@ -100,16 +100,16 @@ func checkAddress(a netip.Addr) error {
 	if a.Zone() != "" {
 		return fmt.Errorf("%s names an interface; write the address alone", a)
 	}
-	real := a.Unmap()
-	if b := real.As16(); nat64.Contains(real) {
-		real = netip.AddrFrom4([4]byte(b[12:])) // RFC 6052, Section 2.2
+	bare := a.Unmap()
+	if b := bare.As16(); nat64.Contains(bare) {
+		bare = netip.AddrFrom4([4]byte(b[12:])) // RFC 6052, Section 2.2
 	}
 	switch {
-	case real.IsLinkLocalUnicast() || slices.Contains(metadataAddrs, real):
+	case bare.IsLinkLocalUnicast() || slices.Contains(metadataAddrs, bare):
 		return fmt.Errorf("%s is a link-local or metadata address, which is never an upstream", a)
-	case real.IsUnspecified():
+	case bare.IsUnspecified():
 		return fmt.Errorf("%s is no address to connect to; write 127.0.0.1 or ::1", a)
-	case real.IsMulticast():
+	case bare.IsMulticast():
 		return fmt.Errorf("%s is a multicast address", a)
 	}
 	return nil

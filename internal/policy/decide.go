@@ -116,11 +116,17 @@ func refuse(d Decision, code counterfoil.Code, format string, args ...any) Decis
 	return d
 }
 
+// maxDetail bounds a detail: errors of libraries repeat what the agent sent.
+const maxDetail = 500
+
 // refuse makes the decision a refusal and returns false, which ends the steps.
 func (d *Decision) refuse(code counterfoil.Code, format string, args ...any) bool {
 	d.Allow = false
 	d.Code = code
 	d.Detail = fmt.Sprintf(format, args...)
+	if len(d.Detail) > maxDetail {
+		d.Detail = strings.ToValidUTF8(d.Detail[:maxDetail], "") + "…"
+	}
 	return false
 }
 

@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -381,4 +383,26 @@ func TestFieldsAreDecimal(t *testing.T) {
 	}
 	// 2^53−1 is a long and no decimal.
 	want(t, s.Decide(action("pay", `{"amount":9007199254740991}`), noon), counterfoil.PolicyForbids, "no rule can judge")
+}
+
+// A set decides for many at once (meaningful under the race detector).
+func TestConcurrentDecide(t *testing.T) {
+	t.Parallel()
+	reg := bank()
+	grantOnly(exampleWhen)(reg, nil)
+	policyOnly(`forbid (principal, action, resource) when { context.args.amount == 7 };`)(reg, nil)
+	s := load(t, reg)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 200 {
+				amount := (i + j) % 10
+				d := s.Decide(action("pay", fmt.Sprintf(`{"amount":%d}`, amount)), noon)
+				if d.Allow != (amount != 0 && amount != 7) {
+					t.Errorf("amount %d: %+v", amount, d)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

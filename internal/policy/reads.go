@@ -124,15 +124,15 @@ func (r *reads) touches(path []string) bool {
 		return true
 	}
 	for _, p := range r.paths {
-		if comparable(p, path) {
+		if related(p, path) {
 			return true
 		}
 	}
 	return false
 }
 
-// comparable reports whether one path begins with the other.
-func comparable(a, b []string) bool {
+// related reports whether one path begins with the other.
+func related(a, b []string) bool {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {
 			return false
@@ -142,11 +142,11 @@ func comparable(a, b []string) bool {
 }
 
 // Nearest returns the candidate that was most likely meant by a misspelt word,
-// or nothing when none is near.
+// or nothing when none is near: one slip for every three letters.
 func Nearest(word string, candidates []string) string {
-	best, distance := "", 1+len(word)/3
+	best, distance := "", max(1, len(word)/3)+1
 	for _, c := range candidates {
-		if d := editDistance(word, c, distance); d < distance+1 && c != word && (best == "" || d < distance) {
+		if d := editDistance(word, c, distance); d > 0 && d < distance {
 			best, distance = c, d
 		}
 	}

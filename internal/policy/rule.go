@@ -189,13 +189,16 @@ func rephrase(err error, above, lines int) *textError {
 	}
 	line, _ := strconv.Atoi(m[1])
 	line -= above
-	near := m[3]
-	if line > lines || near == `""` {
+	near, msg := m[3], m[4]
+	ended := line > lines || near == `""`
+	got, expected, ok := strings.Cut(strings.TrimPrefix(msg, "exact got "), " want ")
+	switch {
+	case strings.HasPrefix(msg, "`"): // `x` is not a function
+		return textErrorf(min(line, lines), "this is not Cedar: %s", msg)
+	case ended:
 		return textErrorf(lines, "this is not Cedar: the text ends where more is expected")
-	}
-	msg := m[4]
-	if got, want, ok := strings.Cut(strings.TrimPrefix(msg, "exact "), " want "); ok && strings.HasPrefix(got, "got ") {
-		msg = fmt.Sprintf("expected %q, found %q", want, strings.TrimPrefix(got, "got "))
+	case ok:
+		msg = fmt.Sprintf("expected %q, found %q", expected, got)
 	}
 	return textErrorf(line, "this is not Cedar: near %s: %s", near, msg)
 }

@@ -30,6 +30,13 @@ func (s *Store) Head() (size int64, root tlog.Hash) {
 	return t.Size(), t.Root()
 }
 
+// Size returns how many entries there are.
+func (s *Store) Size() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.tree.Size()
+}
+
 // LastEntryTime returns the time of the newest entry, the zero Time when there
 // is none.
 func (s *Store) LastEntryTime() time.Time {

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
@@ -73,7 +70,10 @@ type opened struct {
 }
 
 // view adapts the store to what the web room reads of the ledger.
-type view struct{ *store.Store }
+type view struct {
+	*store.Store
+	verifier note.Verifier
+}
 
 func (v view) Head() (int64, string) {
 	size, root := v.Store.Head()
@@ -89,7 +89,7 @@ func (v view) Tile(ctx context.Context, path string) ([]byte, bool, error) {
 	if (t.N<<t.H+int64(t.W))<<(t.L*t.H) > size {
 		return nil, false, nil
 	}
-	b, err := tlog.ReadTileData(t, v.Hashes(ctx))
+	b, err := v.ReadTile(ctx, t)
 	return b, err == nil, err
 }
 
@@ -102,8 +102,15 @@ func (v view) Find(ctx context.Context, f web.Filter) ([]*ledger.Entry, error) {
 }
 
 func (v view) Export(ctx context.Context, w io.Writer) error {
-	_, err := io.WriteString(w, "export\n")
-	return err
+	note, err := v.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := ledger.OpenCheckpoint(note, v.verifier)
+	if err != nil {
+		return err
+	}
+	return ledger.WriteExport(w, c, func(put func([]byte) error) error { return v.Range(ctx, 0, c.Size, put) })
 }
 
 const world = `
@@ -265,9 +272,10 @@ func (s *system) build() {
 	s.verifier = &resource.Verifier{
 		Issuer: s.issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Revocation: s.store, Now: s.clock.Now,
 	}
+	books := view{s.store, s.opened.opt.Verifier}
 	s.handlers, err = web.New(web.Config{
 		Issuer: s.issuer, ManagementURL: "http://localhost:8421", Authority: s.auth, Keys: s.keys,
-		Log: view{s.store}, Entries: view{s.store},
+		Log: books, Entries: books,
 		Gateway: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/panic") {
 				panic("the gateway fell over")
@@ -402,8 +410,11 @@ func (s *system) enrolWith(signer *credential.Signer, agent, code string) answer
 }
 
 func (s *system) enrolRaw(body string, proofs ...string) answer {
-	r := httptest.NewRequest("POST", s.issuer+"/enroll", strings.NewReader(body))
-	r.RequestURI, r.URL.Scheme, r.URL.Host = "/enroll", "", ""
+	_, path, _ := strings.Cut(strings.TrimPrefix(s.issuer, "http://"), "/")
+	if path != "" {
+		path = "/" + path
+	}
+	r := httptest.NewRequest("POST", path+"/enroll", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	for _, p := range proofs {
 		r.Header.Add("DPoP", p)
@@ -416,129 +427,25 @@ func (s *system) get(path string) answer {
 	return serve(s.handlers.Public, httptest.NewRequest("GET", path, nil))
 }
 
-// A request is a token request before it is signed and sent. Everything in it
-// can be bent.
-type request struct {
-	method, query, contentType string
-	form                       url.Values
-	header                     http.Header
-	body                       string // instead of the form
-	remote                     string
-
-	assertion, proof jwt
-	proofs           []string // instead of the one proof
-
-	late []func(*request) // after signing
-}
-
-// A jwt is a token to be: maps for what is bent by member, raw texts for the
-// rest.
-type jwt struct {
-	header, claims       map[string]any
-	rawHeader, rawClaims string
-	signer               *credential.Signer
-	sign                 func(input []byte) []byte // instead of the signer
-	text                 string                    // instead of all
-}
-
-func (j *jwt) compact(t *testing.T) string {
-	t.Helper()
-	if j.text != "" {
-		return j.text
-	}
-	part := func(raw string, m map[string]any) string {
-		if raw == "" {
-			b, err := json.Marshal(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			raw = string(b)
-		}
-		return base64.RawURLEncoding.EncodeToString([]byte(raw))
-	}
-	input := part(j.rawHeader, j.header) + "." + part(j.rawClaims, j.claims)
-	var sig []byte
-	if j.sign != nil {
-		sig = j.sign([]byte(input))
-	} else {
-		var err error
-		if sig, err = j.signer.Sign([]byte(input)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return input + "." + base64.RawURLEncoding.EncodeToString(sig)
-}
-
-// request makes a good token request for the bank.
-func (s *system) request(k agentKey) *request {
-	now := s.clock.Now().Unix()
-	var jwk map[string]any
-	if err := json.Unmarshal(k.signer.Public().JWK(), &jwk); err != nil {
-		s.t.Fatal(err)
-	}
-	return &request{
-		method: "POST", contentType: "application/x-www-form-urlencoded", header: http.Header{}, remote: "192.0.2.1:1234",
-		form: url.Values{
-			"grant_type":            {"client_credentials"},
-			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-			"resource":              {s.issuer + "/r/bank"},
-		},
-		assertion: jwt{
-			header: map[string]any{"alg": k.signer.Public().Alg(), "typ": "client-authentication+jwt", "kid": k.signer.Public().Thumbprint()},
-			claims: map[string]any{
-				"iss": k.agent, "sub": k.agent, "aud": s.issuer, "jti": counterfoil.NewID(""), "iat": now, "exp": now + 60,
-			},
-			signer: k.signer,
-		},
-		proof: jwt{
-			header: map[string]any{"alg": k.signer.Public().Alg(), "typ": "dpop+jwt", "jwk": jwk},
-			claims: map[string]any{"htm": "POST", "htu": s.issuer + "/oauth/token", "jti": counterfoil.NewID(""), "iat": now},
-			signer: k.signer,
-		},
-	}
-}
-
-// send signs and sends a request.
-func (s *system) send(q *request) answer {
+// reopen starts again on the same database.
+func (s *system) reopen() {
 	s.t.Helper()
-	return serve(s.handlers.Public, s.finish(q))
+	s.metrics = prometheus.NewRegistry()
+	s.openStore()
+	s.build()
 }
 
-func (s *system) finish(q *request) *http.Request {
-	s.t.Helper()
-	if !q.form.Has("client_assertion") {
-		q.form.Set("client_assertion", q.assertion.compact(s.t))
-	}
-	if q.proofs == nil {
-		q.proofs = []string{q.proof.compact(s.t)}
-	}
-	for _, edit := range q.late {
-		edit(q)
-	}
-	body := q.body
-	if body == "" {
-		body = q.form.Encode()
-	}
-	r := httptest.NewRequest(q.method, "/oauth/token"+q.query, strings.NewReader(body))
-	r.RemoteAddr = q.remote
-	if q.contentType != "" {
-		r.Header.Set("Content-Type", q.contentType)
-	}
-	for name, values := range q.header {
-		r.Header[name] = values
-	}
-	for _, p := range q.proofs {
-		r.Header.Add("DPoP", p)
-	}
-	return r
-}
+func newRegistry() *prometheus.Registry { return prometheus.NewRegistry() }
 
 // entries returns what the log has of one kind, oldest first.
-func (s *system) entries(kind ledger.Kind) []*ledger.Entry {
+func (s *system) entries(kind ledger.Kind) []*ledger.Entry { return s.since(0, kind) }
+
+// since is entries from an index on.
+func (s *system) since(from int64, kind ledger.Kind) []*ledger.Entry {
 	s.t.Helper()
 	var out []*ledger.Entry
 	size, _ := s.store.Head()
-	err := s.store.Entries(s.t.Context(), 0, size, func(_ int64, b []byte) error {
+	err := s.store.Entries(s.t.Context(), from, size, func(_ int64, b []byte) error {
 		e, err := ledger.Parse(b)
 		if err != nil {
 			return err
@@ -587,5 +494,3 @@ func wantStatus(t *testing.T, a answer, status int, oauth string, code counterfo
 		t.Errorf("a refusal may be cached: %q", a.header.Get("Cache-Control"))
 	}
 }
-
-var _ = netip.Addr{}

@@ -35,7 +35,7 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}
-	rt := &router{answers: a, gate: p.gate, prefix: base + gatewayPath, beneath: cfg.Gateway}
+	rt := &router{answers: a, gate: p.gate, unrecorded: cfg.Authority.Refused, prefix: base + gatewayPath, beneath: cfg.Gateway}
 	for _, path := range metadataPaths(base) {
 		rt.handle(http.MethodGet, path, p.metadata)
 	}
@@ -95,7 +95,6 @@ func (p *public) token(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Pragma", "no-cache")
 	form, err := readForm(w, r)
 	if err != nil {
-		p.Authority.Refused(counterfoil.CodeOf(err))
 		return err
 	}
 	answer, err := p.Authority.Issue(r.Context(), authority.TokenRequest{
@@ -104,7 +103,7 @@ func (p *public) token(w http.ResponseWriter, r *http.Request) error {
 	})
 	p.nonce(w, err)
 	if err != nil {
-		return err
+		return recorded{err}
 	}
 	writeJSON(w, http.StatusOK, "application/json", answer)
 	return nil
@@ -135,7 +134,6 @@ func (p *public) enroll(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	var body enrolBody
 	if err := readJSON(w, r, maxEnrol, &body); err != nil {
-		p.Authority.Refused(counterfoil.CodeOf(err))
 		return err
 	}
 	inst, err := p.Authority.Enroll(r.Context(), authority.EnrolRequest{
@@ -144,7 +142,7 @@ func (p *public) enroll(w http.ResponseWriter, r *http.Request) error {
 	})
 	p.nonce(w, err)
 	if err != nil {
-		return err
+		return recorded{err}
 	}
 	writeJSON(w, http.StatusCreated, "application/json", enrolled{inst.Agent, inst.ID, inst.JKT})
 	return nil

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"path"
 	"slices"
@@ -30,6 +31,10 @@ type router struct {
 
 	// gate checks what holds for every route of a listener.
 	gate handler
+
+	// unrecorded is called with the code of every refusal that the ledger does
+	// not have yet. Optional.
+	unrecorded func(counterfoil.Code)
 
 	// beneath takes the requests below a prefix as they came.
 	prefix  string
@@ -73,7 +78,24 @@ func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		oauth = rte.oauth
 	}
 	if err := rt.serve(w, r, rte, ok); err != nil {
+		rt.note(err)
 		rt.answers.fail(w, r, err, oauth)
+	}
+}
+
+// recorded marks an error of an engine, which has put it into the ledger or
+// into the aggregate.
+type recorded struct{ error }
+
+func (r recorded) Unwrap() error { return r.error }
+
+// note counts a refusal of ours: an unknown path, a method, a malformed body.
+func (rt *router) note(err error) {
+	if rt.unrecorded == nil || errors.As(err, new(recorded)) {
+		return
+	}
+	if r, ok := counterfoil.AsRefusal(err); ok {
+		rt.unrecorded(r.Recorded())
 	}
 }
 
