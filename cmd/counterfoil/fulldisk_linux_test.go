@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +12,6 @@ import (
 	"unsafe"
 
 	"github.com/counterfoil/counterfoil"
-	"github.com/counterfoil/counterfoil/agent"
-	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 )
 
@@ -36,30 +32,7 @@ func limitFiles(t *testing.T, pid int, bytes uint64) {
 // recorded, that readiness says so, and that both recover without a restart.
 func TestADiskThatTakesNoMore(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bank.Close()
-	upstream := counterfoiltest.NewRecorder(bank.Handler())
-	server := httptest.NewServer(upstream)
-	defer server.Close()
-
-	v := &victim{t: t, dir: filepath.Join(dir, "data")}
-	v.start()
-	defer v.kill()
-	manifest := filepath.Join(dir, "bank.yaml")
-	if err := os.WriteFile(manifest, fmt.Appendf(nil, counterfoiltest.Manifest, server.URL+"/mcp"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "", "apply", "--data", v.dir, "-f", manifest)
-	key := filepath.Join(dir, "payroll.key")
-	command(t, command(t, "", "agent", "enroll-code", "payroll", "--data", v.dir), "enroll", "--issuer", v.issuer, "--agent", "payroll", "--key", key)
-	signer, err := agent.LoadKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v, upstream, signer := newVictim(t)
 	h := &hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient}
 	token, _, code, err := h.login(t.Context(), "")
 	if err != nil || code != "" {
@@ -112,9 +85,7 @@ func TestADiskThatTakesNoMore(t *testing.T) {
 	if status, code := call(); status != http.StatusOK || code != "" {
 		t.Errorf("after: HTTP %d %s", status, code)
 	}
-	export := filepath.Join(dir, "ledger.export")
-	command(t, "", "ledger", "export", "--data", v.dir, "-o", export)
-	command(t, "", "ledger", "verify", export, "--key", filepath.Join(v.dir, "ledger.pub"))
+	v.export()
 }
 
 // readiness asks the management listener.

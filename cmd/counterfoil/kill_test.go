@@ -49,6 +49,47 @@ type victim struct {
 	issuer string
 }
 
+// newVictim starts a server in front of a bank, with one enrolled instance of
+// payroll.
+func newVictim(t *testing.T) (*victim, *counterfoiltest.Recorder, *credential.Signer) {
+	t.Helper()
+	dir := t.TempDir()
+	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bank.Close() })
+	upstream := counterfoiltest.NewRecorder(bank.Handler())
+	server := httptest.NewServer(upstream)
+	t.Cleanup(server.Close)
+
+	v := &victim{t: t, dir: filepath.Join(dir, "data")}
+	v.start()
+	t.Cleanup(v.kill)
+	manifest := filepath.Join(dir, "bank.yaml")
+	if err := os.WriteFile(manifest, fmt.Appendf(nil, counterfoiltest.Manifest, server.URL+"/mcp"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "", "apply", "--data", v.dir, "-f", manifest)
+	key := filepath.Join(dir, "payroll.key")
+	code := command(t, "", "agent", "enroll-code", "payroll", "--data", v.dir)
+	command(t, code, "enroll", "--issuer", v.issuer, "--agent", "payroll", "--key", key)
+	signer, err := agent.LoadKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v, upstream, signer
+}
+
+// export writes the log to a file and verifies it with the public key alone.
+func (v *victim) export() string {
+	v.t.Helper()
+	export := filepath.Join(v.t.TempDir(), "ledger.export")
+	command(v.t, "", "ledger", "export", "--data", v.dir, "-o", export)
+	command(v.t, "", "ledger", "verify", export, "--key", filepath.Join(v.dir, daemon.LedgerKeyName))
+	return export
+}
+
 func (v *victim) start() {
 	v.t.Helper()
 	v.cmd = exec.Command("counterfoil", "serve", "--dev", "--data", v.dir, "--public", "http://localhost:0", "--management", "http://localhost:0")
@@ -78,6 +119,9 @@ func (v *victim) start() {
 
 func (v *victim) kill() {
 	v.t.Helper()
+	if v.cmd.ProcessState != nil {
+		return // it is dead
+	}
 	if err := v.cmd.Process.Kill(); err != nil {
 		v.t.Fatal(err)
 	}
@@ -229,31 +273,7 @@ func (h *hammer) run(ctx context.Context, token string) {
 // what clients were told against what the ledger says and what the upstream saw.
 func TestKilledUnderLoad(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bank.Close()
-	upstream := counterfoiltest.NewRecorder(bank.Handler())
-	server := httptest.NewServer(upstream)
-	defer server.Close()
-
-	v := &victim{t: t, dir: filepath.Join(dir, "data")}
-	v.start()
-	manifest := filepath.Join(dir, "bank.yaml")
-	if err := os.WriteFile(manifest, fmt.Appendf(nil, counterfoiltest.Manifest, server.URL+"/mcp"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "", "apply", "--data", v.dir, "-f", manifest)
-	code := command(t, "", "agent", "enroll-code", "payroll", "--data", v.dir)
-	key := filepath.Join(dir, "payroll.key")
-	command(t, code, "enroll", "--issuer", v.issuer, "--agent", "payroll", "--key", key)
-	signer, err := agent.LoadKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	v, upstream, signer := newVictim(t)
 	acked := &acknowledged{calls: map[string]bool{}}
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range killRounds(t) {
@@ -277,12 +297,8 @@ func TestKilledUnderLoad(t *testing.T) {
 		v.start()
 	}
 	(&hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient, acked: acked}).again(-1)
-	export := filepath.Join(dir, "ledger.export")
-	command(t, "", "ledger", "export", "--data", v.dir, "-o", export)
-	v.kill()
-	command(t, "", "ledger", "verify", export, "--key", filepath.Join(v.dir, daemon.LedgerKeyName))
 	calls, _ := upstream.Seen()
-	reconcile(t, export, acked.calls, len(calls))
+	reconcile(t, v.export(), acked.calls, len(calls))
 }
 
 // again repeats what was acknowledged before the last kill: everything must be
