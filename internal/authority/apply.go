@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -66,24 +67,29 @@ func (a *Authority) Apply(ctx context.Context, req ApplyRequest) (ApplyResult, e
 	if len(problems) > 0 {
 		return ApplyResult{Problems: texts(problems)}, nil
 	}
+	result, err := a.applyDocuments(ctx, docs, req)
+	if err != nil || len(result.Problems) > 0 || req.DryRun {
+		return result, err
+	}
+	// Without the lock: a slow upstream must not keep anybody from suspending
+	// an agent.
+	a.pin(ctx, docs, req.Actor, &result)
+	return result, nil
+}
+
+func (a *Authority) applyDocuments(ctx context.Context, docs []manifest.Document, req ApplyRequest) (ApplyResult, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c, err := a.plan(docs, req)
-	if err != nil || len(c.result.Problems) > 0 || req.DryRun {
+	if err != nil || len(c.result.Problems) > 0 || req.DryRun || len(c.store.Put) == 0 {
 		return c.result, err
 	}
-	if len(c.store.Put) > 0 {
-		if err := a.cfg.Store.Apply(ctx, c.store, c.entries); err != nil {
-			return ApplyResult{}, fmt.Errorf("applying: %w", err)
-		}
-		// A crash between the commit and here loses nothing: the next start
-		// loads what was committed.
-		if err := a.reload(); err != nil {
-			return ApplyResult{}, err
-		}
+	if err := a.cfg.Store.Apply(ctx, c.store, c.entries); err != nil {
+		return ApplyResult{}, fmt.Errorf("applying: %w", err)
 	}
-	a.pin(ctx, docs, req.Actor, &c.result)
-	return c.result, nil
+	// A crash between the commit and here loses nothing: the next start loads
+	// what was committed.
+	return c.result, a.reload()
 }
 
 // plan computes what the documents change, without changing it.
@@ -232,7 +238,10 @@ func (a *Authority) pin(ctx context.Context, docs []manifest.Document, actor str
 		return
 	}
 	_, registry := a.Policy()
-	for _, doc := range docs {
+	asked := make([]*upstreamTools, len(docs))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for i, doc := range docs {
 		r := registry.Resources[doc.Name]
 		if doc.Kind != counterfoil.KindResource || r == nil || r.Type != counterfoil.ResourceMCP {
 			continue
@@ -241,16 +250,39 @@ func (a *Authority) pin(ctx context.Context, docs []manifest.Document, actor str
 		if len(guarded) == 0 {
 			continue
 		}
-		digests, err := a.definitions(ctx, r)
-		if err != nil {
-			a.cfg.Log.WarnContext(ctx, "asking an upstream for its tools", "resource", r.Name, "err", err)
-			result.Warnings = append(result.Warnings, fmt.Sprintf(
-				"Resource %s: its upstream did not say what its tools are, so the definitions of %d tools above routine are not pinned; apply again when it answers", r.Name, len(guarded)))
-			continue
+		asked[i] = &upstreamTools{resource: r, guarded: guarded}
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			asked[i].digests, asked[i].err = a.definitions(ctx, r)
+		})
+	}
+	wg.Wait()
+	for _, u := range asked {
+		if u != nil {
+			a.pinTools(ctx, u, actor, result)
 		}
-		for _, tool := range guarded {
-			a.pinTool(ctx, r.Name, tool, digests[tool], actor, result)
-		}
+	}
+}
+
+// upstreamTools is what one upstream says that its tools are.
+type upstreamTools struct {
+	resource *counterfoil.Resource
+	guarded  []string          // tools above routine
+	digests  map[string]string // by tool
+	err      error
+}
+
+func (a *Authority) pinTools(ctx context.Context, u *upstreamTools, actor string, result *ApplyResult) {
+	name := u.resource.Name
+	if u.err != nil {
+		a.cfg.Log.WarnContext(ctx, "asking an upstream for its tools", "resource", name, "err", u.err)
+		result.Warnings = append(result.Warnings, fmt.Sprintf(
+			"Resource %s: its upstream did not say what its tools are, so the definitions of %d tools above routine are not pinned; apply again when it answers", name, len(u.guarded)))
+		return
+	}
+	for _, tool := range u.guarded {
+		a.pinTool(ctx, name, tool, u.digests[tool], actor, result)
 	}
 }
 

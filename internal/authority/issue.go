@@ -32,6 +32,8 @@ type attempt struct {
 	target  target
 	set     *policy.Set
 	granted grantedScope
+
+	proofUsed bool // by this attempt
 }
 
 func (at *attempt) authenticated() bool { return at.who.agent != nil }
@@ -73,10 +75,11 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if err := a.checkProofKey(at.who, at.proof); err != nil {
 		return TokenResponse{}, err
 	}
-	if err := a.narrow(at); err != nil {
+	if err := a.useProof(ctx, at.proof); err != nil {
 		return TokenResponse{}, err
 	}
-	if err := a.useProof(ctx, at.proof); err != nil {
+	at.proofUsed = true // whatever is decided now
+	if err := a.narrow(at); err != nil {
 		return TokenResponse{}, err
 	}
 	if at.proof.JKT != at.who.instance.JKT {
@@ -206,7 +209,11 @@ func (a *Authority) entry(kind ledger.Kind, at *attempt) *ledger.Entry {
 		e.Source.Environment = at.who.agent.Environment
 	}
 	if at.proof.Hash != "" {
-		e.JKT, e.Proof, e.Binding = at.proof.JKT, at.proof.Hash, "dpop"
+		e.JKT, e.Binding = at.proof.JKT, "dpop"
+	}
+	if at.proofUsed && kind != ledger.ProofKeyBound {
+		// One entry says that a proof was used: a start reads it back.
+		e.Proof = at.proof.Hash
 	}
 	return e
 }
