@@ -132,7 +132,7 @@ func (d *demo) start() (func(), error) {
 		return nil, fmt.Errorf("listening for the bank: %w", err)
 	}
 	server := &http.Server{Handler: bank.Handler(), ReadHeaderTimeout: 5 * time.Second}
-	go server.Serve(ln) // ends with server.Close
+	go func() { _ = server.Serve(ln) }() // ends with server.Close
 
 	quiet := slog.New(slog.DiscardHandler)
 	data := filepath.Join(d.dir, "data")
