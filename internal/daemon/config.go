@@ -238,8 +238,8 @@ func (l *Listener) check(name string, dev bool, bad func(string, ...any)) {
 		bad("%s.url: %q has upper-case letters in its host; identifiers are compared as they are written", name, l.URL)
 	}
 	loopback := isLoopbackHost(u.Hostname())
-	if u.Scheme == "http" && !loopback && l.Listen == "" {
-		bad("%s.url: plain http is for loopback; use https", name)
+	if u.Scheme == "http" && !loopback {
+		bad("%s.url: plain http is for loopback; use https, with tls here or behind a proxy that has it", name)
 	}
 	if dev && !loopback {
 		bad("%s.url: --dev is for loopback, %q is not", name, u.Hostname())
@@ -254,8 +254,12 @@ func (l *Listener) check(name string, dev bool, bad func(string, ...any)) {
 		bad("%s.tls: an https address needs cert and key, or listen behind a proxy that has them", name)
 	}
 	if l.Listen != "" {
-		if _, _, err := net.SplitHostPort(l.Listen); err != nil {
+		host, _, err := net.SplitHostPort(l.Listen)
+		switch {
+		case err != nil:
 			bad("%s.listen: %q is not host:port", name, l.Listen)
+		case u.Scheme == "http" && !isLoopbackHost(host):
+			bad("%s.listen: %q takes plain http from other machines; %s.url is http, which is for loopback", name, l.Listen, name)
 		}
 	}
 }

@@ -59,7 +59,6 @@ type served struct {
 	name   string
 	server *http.Server
 	ln     net.Listener
-	tls    TLS
 }
 
 // Open prepares everything and listens, but takes no request before Run. What
@@ -126,15 +125,21 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.openEngines(ctx, kek); err != nil {
 		return err
 	}
-	d.serve("public", d.handlers.Public, public, cfg.Public.TLS)
-	d.serve("management", d.handlers.Management, management, cfg.Management.TLS)
+	if err := d.serve("public", d.handlers.Public, public, cfg.Public.TLS); err != nil {
+		return err
+	}
+	if err := d.serve("management", d.handlers.Management, management, cfg.Management.TLS); err != nil {
+		return err
+	}
 	if cfg.Metrics.Listen != "" {
 		ln, err := net.Listen("tcp", cfg.Metrics.Listen)
 		if err != nil {
 			return fmt.Errorf("listening for metrics: %w", err)
 		}
 		d.onUndo(func() { ln.Close() })
-		d.serve("metrics", d.handlers.Metrics, ln, TLS{})
+		if err := d.serve("metrics", d.handlers.Metrics, ln, TLS{}); err != nil {
+			return err
+		}
 	}
 	// The socket comes last: the store's lock tells that no other process has
 	// this folder, so that a socket that is there is a dead one.
@@ -144,8 +149,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	d.onUndo(cleanup)
 	d.onUndo(func() { admin.Close() })
-	d.serve("admin", d.handlers.Admin, admin, TLS{})
-	return nil
+	return d.serve("admin", d.handlers.Admin, admin, TLS{})
 }
 
 func (d *Daemon) onUndo(f func()) { d.undo = append(d.undo, f) }
@@ -319,7 +323,9 @@ func (d *Daemon) notReady() []string {
 	return reasons
 }
 
-func (d *Daemon) serve(name string, h http.Handler, ln net.Listener, files TLS) {
+// serve adds a server. Its certificate is read now: a node that says it is ready
+// can serve.
+func (d *Daemon) serve(name string, h http.Handler, ln net.Listener, files TLS) error {
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -331,7 +337,15 @@ func (d *Daemon) serve(name string, h http.Handler, ln net.Listener, files TLS) 
 	if name == "admin" {
 		s.ConnContext = withActor
 	}
-	d.servers = append(d.servers, served{name, s, ln, files})
+	if files.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+		if err != nil {
+			return fmt.Errorf("reading the certificate of %s: %w", name, err)
+		}
+		s.TLSConfig.Certificates = []tls.Certificate{pair}
+	}
+	d.servers = append(d.servers, served{name, s, ln})
+	return nil
 }
 
 // PublicURL is the issuer's identifier.
@@ -353,8 +367,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	for _, s := range d.servers {
 		go func() {
 			var err error
-			if s.tls.Cert != "" {
-				err = s.server.ServeTLS(s.ln, s.tls.Cert, s.tls.Key)
+			if len(s.server.TLSConfig.Certificates) > 0 {
+				err = s.server.ServeTLS(s.ln, "", "")
 			} else {
 				err = s.server.Serve(s.ln)
 			}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -94,6 +95,8 @@ func (c *call) deny(err error) {
 		c.writeJSON(http.StatusOK, typeJSON, c.refusedResult(err))
 		return
 	}
+	// JSON-RPC has no code for this, and MCP reserves its own range; the HTTP
+	// status that the refusal has elsewhere is outside of both.
 	o := c.explain(err)
 	b, encErr := json.Marshal(rpcError{Code: o.Code.Wire().Status, Message: o.Code.Wire().Title(), Data: o})
 	if encErr != nil {
@@ -192,13 +195,22 @@ func (c *call) challenge(err error) {
 	if c.resource == nil {
 		return
 	}
-	metadata := c.gateway.cfg.PublicURL + "/.well-known/oauth-protected-resource" + route + c.resource.Name
-	for _, v := range resource.Challenge(err, metadata, c.scope()) {
+	for _, v := range resource.Challenge(err, metadataURL(c.url), c.scope()) {
 		c.w.Header().Add("WWW-Authenticate", v)
 	}
 	if counterfoil.CodeOf(err) == counterfoil.NonceRequired {
 		c.w.Header().Set("DPoP-Nonce", c.gateway.cfg.Verifier.Nonce())
 	}
+}
+
+// metadataURL is where the metadata of a resource is: the well-known part comes
+// between host and path (RFC 9728, Section 3.1).
+func metadataURL(identifier string) string {
+	u, err := url.Parse(identifier)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + "/.well-known/oauth-protected-resource" + strings.TrimSuffix(u.EscapedPath(), "/")
 }
 
 // scope names the tools that a token can be for, as far as a header can hold

@@ -232,6 +232,40 @@ func TestOneProofIsOneCall(t *testing.T) {
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
 }
 
+func TestResourcesWithAURLOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	// Behind somebody else's gateway the proof is for that one's URL.
+	const own = "https://bank.example/mcp"
+	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(reg *counterfoil.Registry, _ *gateway.Config) { reg.Resources["bank"].PublicURL = own })
+	a := w.actor("payroll")
+	send := func(url string) reply {
+		return a.post(toolCall("get_balance", `{}`), func(r *http.Request) {
+			token := a.token(func(c *credential.TokenClaims) { c.Audience = own })
+			r.Header.Set("Authorization", "DPoP "+token)
+			r.Header.Set("DPoP", a.proof("POST", url, token))
+		})
+	}
+	wantDone(t, send(own))
+	r := send(w.resource())
+	wantHTTP(t, r, http.StatusUnauthorized, counterfoil.ProofTarget)
+	if got := r.header.Get("WWW-Authenticate"); !strings.Contains(got, `resource_metadata="https://bank.example/.well-known/oauth-protected-resource/mcp"`) {
+		t.Errorf("the challenge is %q", got)
+	}
+}
+
+func TestAPublicURLWithAPath(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(_ *counterfoil.Registry, cfg *gateway.Config) { cfg.PublicURL += "/cf" })
+	a := w.actor("payroll")
+	wantDone(t, a.post(toolCall("get_balance", `{}`), func(r *http.Request) { r.Header.Set("Origin", w.url) }))
+	wantHTTP(t, a.post(toolCall("get_balance", `{}`), func(r *http.Request) { r.URL.Path = "/r/bank" }), http.StatusNotFound, counterfoil.ToolUnknown)
+	r := a.post(toolCall("get_balance", `{}`), func(r *http.Request) { r.Header.Del("Authorization") })
+	wantHTTP(t, r, http.StatusUnauthorized, counterfoil.ProofMissing)
+	if got := r.header.Get("WWW-Authenticate"); !strings.Contains(got, `"`+w.url+`/.well-known/oauth-protected-resource/cf/r/bank"`) {
+		t.Errorf("the challenge is %q", got)
+	}
+}
+
 func TestRevokedCallerIsRecordedBecauseItsProofIsUsed(t *testing.T) {
 	t.Parallel()
 	w, a := bankWorld(t)

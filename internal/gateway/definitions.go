@@ -121,7 +121,7 @@ func Definitions(ctx context.Context, transport http.RoundTripper, res *counterf
 	if transport == nil {
 		transport = newTransport()
 	}
-	p := &peer{transport: transport, timeout: defaultTimeout, resource: res, secret: secret, revision: revision20260728}
+	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, secret: secret, revision: revision20260728}
 	tools, err := p.tools(ctx)
 	var unsent *unsentError
 	if err == nil || errors.As(err, &unsent) {

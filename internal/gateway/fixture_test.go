@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -222,7 +223,7 @@ func (l *log) waitEnds(n int) []ledger.Entry {
 		if ends := l.of(ledger.CallFinished); len(ends) >= n {
 			return ends
 		}
-		if err := l.Wait(l.t.Context(), size+1); err != nil {
+		if err := l.Wait(l.t.Context(), size); err != nil {
 			l.t.Fatalf("the end never came: %v", err)
 		}
 	}
@@ -287,7 +288,8 @@ type world struct {
 	log      *log
 	verifier note.Verifier // of the log
 	upstream *upstream
-	url      string // of the gateway
+	url      string // of the gateway's server
+	base     string // the path of its public URL
 	gateway  *gateway.Gateway
 	registry *counterfoil.Registry
 	policy   *policy.Set
@@ -401,10 +403,12 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 			w.early[code]++
 		},
 		Now: w.clock.Now,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
 		change(w.registry, &cfg)
 	}
+	w.base = strings.TrimPrefix(cfg.PublicURL, w.url)
 	w.log.apply(w.registry)
 	set, problems := policy.Load(w.registry)
 	if len(problems) > 0 {
@@ -423,7 +427,7 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 	return w
 }
 
-func (w *world) resource() string { return w.url + "/r/bank" }
+func (w *world) resource() string { return w.url + w.base + "/r/bank" }
 
 // actor makes an instance of an agent, with a key of its own.
 func (w *world) actor(name string) *actor {

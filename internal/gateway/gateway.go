@@ -109,6 +109,7 @@ type Gateway struct {
 	cfg      Config // complete
 	origin   string // of PublicURL
 	host     string
+	route    string // the path of PublicURL and /r/
 	sealer   *sealer
 	catalogs sync.Map // of *catalog, by resource
 	draining atomic.Bool
@@ -149,7 +150,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, sealer: sealer}, nil
+	return &Gateway{cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + route, sealer: sealer}, nil
 }
 
 // Drain ends the streams that would never end by themselves (GET, and
@@ -266,7 +267,7 @@ func (c *call) screen() error {
 // taken: a name has no character that could be escaped.
 func (c *call) resolve() error {
 	g, r := c.gateway, c.r
-	name, ok := strings.CutPrefix(r.URL.Path, route)
+	name, ok := strings.CutPrefix(r.URL.Path, g.route)
 	if !ok || r.URL.RawPath != "" || counterfoil.CheckName(name) != nil {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such resource")
 	}

@@ -179,6 +179,20 @@ func TestUpstreamsAreNotLinkLocal(t *testing.T) {
 	}
 }
 
+func TestMetadataURL(t *testing.T) {
+	t.Parallel()
+	for identifier, want := range map[string]string{
+		"https://gw.example/r/bank":    "https://gw.example/.well-known/oauth-protected-resource/r/bank",
+		"https://gw.example/cf/r/bank": "https://gw.example/.well-known/oauth-protected-resource/cf/r/bank",
+		"https://bank.example:8443":    "https://bank.example:8443/.well-known/oauth-protected-resource",
+		"https://bank.example/":        "https://bank.example/.well-known/oauth-protected-resource",
+	} {
+		if got := metadataURL(identifier); got != want {
+			t.Errorf("%s: %s", identifier, got)
+		}
+	}
+}
+
 // FuzzReadMessage: whatever is accepted is forwarded as canonical JSON with
 // nothing but known members, and reads the same again.
 func FuzzReadMessage(f *testing.F) {

@@ -109,7 +109,9 @@ func (c *call) cut(reply *reply, err error) outcome {
 	if r, ok := counterfoil.AsRefusal(err); ok {
 		return outcome{ledger.OutcomeUnknown, r.Code}
 	}
-	c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
+	if c.r.Context().Err() == nil {
+		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
+	}
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
 }
 
