@@ -430,7 +430,8 @@ func TestWhatIsMissingRefuses(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, credential.ES256, credential.ES256)
 	good := func() *resource.Verifier {
-		return &resource.Verifier{Issuer: issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(nil), Revocation: resource.TokensOnly{}, Now: func() time.Time { return s.now }}
+		now := func() time.Time { return s.now }
+		return &resource.Verifier{Issuer: issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(now), Revocation: resource.TokensOnly{}, Now: now}
 	}
 	for name, c := range map[string]struct {
 		change func(*resource.Verifier)

@@ -170,3 +170,22 @@ func TestNonceAfterLoss(t *testing.T) {
 		t.Error("a nonce made since is refused")
 	}
 }
+
+// TestAnIDThatIsPastIsNotTaken: two requests with one proof that both stall past
+// its life must not both win because nobody remembers it any more.
+func TestAnIDThatIsPastIsNotTaken(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	r := resource.NewMemoryReplay(func() time.Time { return now })
+	until := now.Add(time.Minute)
+	for _, c := range []struct {
+		key   string
+		after time.Duration
+		taken bool
+	}{{"in time", 59 * time.Second, true}, {"late", 2 * time.Minute, false}} {
+		now = until.Add(c.after - time.Minute)
+		if taken, err := r.UseOnce(context.Background(), c.key, until); err != nil || taken != c.taken {
+			t.Errorf("%s: taken %v, %v", c.key, taken, err)
+		}
+	}
+}

@@ -69,6 +69,11 @@ func (r *MemoryReplay) use(key string, until time.Time) bool {
 		s.m[id] = max(old, last)
 		return false
 	}
+	if last < now {
+		// Its time passed between the check of its age and here: an id that is
+		// past is not remembered, so it is not taken either.
+		return false
+	}
 	if s.m == nil {
 		s.m = map[[16]byte]uint32{}
 	}

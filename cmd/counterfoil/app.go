@@ -134,10 +134,15 @@ func (a *app) report(err error) {
 	if a.json {
 		code := counterfoil.CodeOf(err)
 		detail := err.Error()
-		if r, ok := counterfoil.AsRefusal(err); ok {
+		told := map[string]any{"code": string(code)}
+		var list problems
+		if errors.As(err, &list) {
+			told["problems"] = list
+		} else if r, ok := counterfoil.AsRefusal(err); ok {
 			detail = r.Detail
 		}
-		b, jerr := ijson.Marshal(map[string]any{"error": map[string]any{"code": string(code), "detail": detail}})
+		told["detail"] = detail
+		b, jerr := ijson.Marshal(map[string]any{"error": told})
 		if jerr == nil {
 			fmt.Fprintf(a.streams.err, "%s\n", b)
 			return

@@ -169,7 +169,7 @@ func (d *demo) start() (func(), error) {
 // story is the order in which the steps are told.
 func (d *demo) story() error {
 	if !d.app.json {
-		fmt.Fprintf(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server) and an agent, on loopback, in %s.\n", d.dir)
+		fmt.Fprintln(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server) and an agent, on loopback, in a temporary folder.")
 	}
 	for _, step := range []func() error{d.setUp, d.read, d.ungranted, d.gated, d.stolenToken, d.replayedProof, d.asBearer, d.ledger} {
 		if err := d.ctx.Err(); err != nil {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
+
+	"github.com/counterfoil/counterfoil"
 )
 
 // What `counterfoil diff` ends with, as diff(1) and kubectl do, but for 2, which
@@ -60,6 +62,11 @@ func (p problems) Error() string {
 		count = fmt.Sprintf("%d problems", len(p))
 	}
 	return fmt.Sprintf("%s\n%s; nothing was changed", strings.Join(p, "\n"), count)
+}
+
+// Unwrap gives the problems the code that the server answered with.
+func (p problems) Unwrap() error {
+	return counterfoil.Refuse(counterfoil.PayloadMalformed, "%d problems", len(p))
 }
 
 func (a *app) applyCommand() *cobra.Command {

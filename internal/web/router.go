@@ -61,7 +61,9 @@ func (rt *router) add(method, pattern string, oauth bool, h handler) {
 // route returns.
 func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &writer{ResponseWriter: rw}
-	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, counterfoil.NewID("req_")))
+	id := counterfoil.NewID("req_")
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+	w.Header().Set("X-Request-Id", id) // the gateway goes on with it
 	oauth := false
 	defer func() {
 		if cause := recover(); cause != nil {
