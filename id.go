@@ -20,10 +20,9 @@ func CheckName(s string) error {
 	if len(s) > MaxName {
 		return fmt.Errorf("name %.20q… is longer than %d characters", s, MaxName)
 	}
-	for i := range len(s) {
-		c := s[i]
+	for _, c := range s {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return fmt.Errorf("name %q has %q; only a-z, 0-9 and - are allowed", s, string(rune(c)))
+			return fmt.Errorf("name %q has %q; only a-z, 0-9 and - are allowed", s, c)
 		}
 	}
 	return nil
@@ -40,12 +39,11 @@ func CheckToolName(s string) error {
 	if len(s) > 128 {
 		return fmt.Errorf("tool name %.20q… is longer than 128 characters", s)
 	}
-	for i := range len(s) {
-		c := s[i]
+	for _, c := range s {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '.':
 		default:
-			return fmt.Errorf("tool name %q has %q; only letters, digits, _ - and . are allowed", s, string(rune(c)))
+			return fmt.Errorf("tool name %q has %q; only letters, digits, _ - and . are allowed", s, c)
 		}
 	}
 	return nil
@@ -56,6 +54,25 @@ type ToolID struct{ Resource, Tool string }
 
 // String writes "resource/tool".
 func (t ToolID) String() string { return t.Resource + "/" + t.Tool }
+
+// EveryTool is the tool of a grant that covers every tool that the resource's
+// manifest classifies.
+const EveryTool = "*"
+
+// MarshalText writes "resource/tool".
+func (t ToolID) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote: "resource/tool", or "resource/*"
+// as grants have it.
+func (t *ToolID) UnmarshalText(b []byte) error {
+	if r, all := strings.CutSuffix(string(b), "/"+EveryTool); all {
+		*t = ToolID{r, EveryTool}
+		return CheckName(r)
+	}
+	v, err := ParseToolID(string(b))
+	*t = v
+	return err
+}
 
 // ParseToolID reads "resource/tool".
 func ParseToolID(s string) (ToolID, error) {

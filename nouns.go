@@ -30,6 +30,17 @@ type Class struct {
 	InsecureLowerTier bool       `json:"insecure_lower_tier,omitzero"`
 }
 
+// KeepsPayload reports whether the payloads of the class's calls are kept. Of
+// others, and where there is no class, the log's commitment is all there is.
+func (c *Class) KeepsPayload() bool { return c != nil && c.Payload == PayloadFull }
+
+// Values of a Class's Payload; PayloadDigest when empty.
+const (
+	PayloadFull   = "full"
+	PayloadDigest = "digest" // the commitment, and the salt that it can be checked with
+	PayloadNone   = "none"   // the commitment alone, which nobody can check any more
+)
+
 // A Limit bounds the sum of a field over a window.
 type Limit struct {
 	Sum    string   `json:"sum"` // the field
@@ -144,7 +155,7 @@ type Grant struct {
 // Covers reports whether the grant lists the tool, by name or by "*".
 func (g *Grant) Covers(t ToolID) bool {
 	for _, p := range g.Tools {
-		if p.Resource == t.Resource && (p.Tool == t.Tool || p.Tool == "*") {
+		if p.Resource == t.Resource && (p.Tool == t.Tool || p.Tool == EveryTool) {
 			return true
 		}
 	}
@@ -206,7 +217,15 @@ type Instance struct {
 	Alg      string // pinned at registration
 	Status   Status
 	Enrolled time.Time
+	How      string // EnrolledByCode or EnrolledByManifest
 }
+
+// How an Instance came to be. What a manifest declared, a manifest ends; what
+// enrolled with a code does not end because a manifest is silent about it.
+const (
+	EnrolledByCode     = "code"
+	EnrolledByManifest = "manifest"
+)
 
 // A Caller is who a verified request comes from. Only resource.Verifier makes
 // one; whoever holds one may trust every field.

@@ -34,7 +34,13 @@ type Change struct {
 	Delete  []DocKey   // never an Agent: agents are offboarded
 	NewKeys []Instance // an instance for each key that an Agent document adds
 	EndKeys []string   // ids of the instances whose key left its Agent document
+	Void    []string   // agents whose tokens from before are void: their epoch rises
+	Unpin   []ToolID   // tools that need a person now: what was pinned without one goes
 }
+
+// PinFirstSight is how a tool is pinned that no person looked at: by the first
+// call that saw it.
+const PinFirstSight = "first sight"
 
 // An AssertionUse is the one use of a client assertion's id. It is remembered
 // until Until, after which no assertion with that id can be valid.

@@ -62,6 +62,18 @@ func TestNames(t *testing.T) {
 	if id, err := ParseToolID("bank/get_balance"); err != nil || id.String() != "bank/get_balance" {
 		t.Errorf("ParseToolID: %v, %v", id, err)
 	}
+	for _, text := range []string{"bank/get_balance", "bank/*"} {
+		var id ToolID
+		if err := id.UnmarshalText([]byte(text)); err != nil || id.String() != text {
+			t.Errorf("UnmarshalText(%q): %v, %v", text, id, err)
+		}
+	}
+	if err := new(ToolID).UnmarshalText([]byte("Bank/*")); err == nil {
+		t.Error("UnmarshalText takes an upper-case resource")
+	}
+	if err := CheckName("ä"); err == nil || !strings.Contains(err.Error(), `'ä'`) {
+		t.Errorf("the character is not named: %v", err)
+	}
 	for _, bad := range []string{"", "bank", "bank/", "/pay", "bank/pay/x", "bank/p y", "Bank/pay", "bank/*"} {
 		if id, err := ParseToolID(bad); err == nil {
 			t.Errorf("ParseToolID(%q) passes as %v", bad, id)

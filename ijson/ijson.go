@@ -30,6 +30,10 @@ import (
 // MaxDepth is how deep arrays and objects may be nested.
 const MaxDepth = 64
 
+// MaxNames is how many names one object may have. No call has as many, and what
+// reads an object after us may not be linear in them.
+const MaxNames = 10_000
+
 // Check reports why b is not one strict JSON value, or nil. It allocates
 // nothing for ordinary texts.
 func Check(b []byte) error {

@@ -59,6 +59,7 @@ var texts = []struct{ name, good, bad string }{
 	{"too precise", `0.1`, `0.1000000000000000055`},
 	{"number in a deep place", `[[{"a":[1]}]]`, `[[{"a":[1e400]}]]`},
 	{"depth", strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth), strings.Repeat("[", MaxDepth+1) + strings.Repeat("]", MaxDepth+1)},
+	{"names", namesObject(MaxNames), namesObject(MaxNames + 1)},
 	{"depth of objects", strings.Repeat(`{"a":`, MaxDepth) + "1" + strings.Repeat("}", MaxDepth), strings.Repeat(`{"a":`, MaxDepth+1) + "1" + strings.Repeat("}", MaxDepth+1)},
 }
 
@@ -228,9 +229,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 
 func TestManyNames(t *testing.T) {
 	t.Parallel()
-	// 10^5 names: linear time, and a collision is found on either side of
+	// Linear time, and a collision is found on either side of
 	// the change from comparing to a map.
-	for _, n := range []int{few - 1, few, few + 1, 100_000} {
+	for _, n := range []int{few - 1, few, few + 1, MaxNames - 1} {
 		var b bytes.Buffer
 		b.WriteByte('{')
 		for i := range n {
@@ -396,4 +397,13 @@ func BenchmarkCheck(b *testing.B) {
 			}
 		})
 	}
+}
+
+// namesObject returns an object of n names.
+func namesObject(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"n%d":0`, i)
+	}
+	return "{" + b.String()[1:] + "}"
 }

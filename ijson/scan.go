@@ -197,6 +197,10 @@ func (s *scanner) object(depth int) error {
 			return err
 		}
 		name := s.b[at+1 : s.i-1]
+		if len(names.many) >= MaxNames {
+			s.i = at
+			return s.fail("an object has more than %d names", MaxNames)
+		}
 		if !names.add(s) {
 			s.i = at
 			return s.fail("the name %.64q is there twice, or differs from another in case alone", name)

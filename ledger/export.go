@@ -67,7 +67,9 @@ func WriteExport(w io.Writer, c Checkpoint, each func(put func(entry []byte) err
 			return fmt.Errorf("exporting: entry %d is not one line of at most %d bytes", tree.size, MaxEntry)
 		}
 		tree.Add(tlog.RecordHash(entry))
-		out.Write(entry) // a bufio.Writer keeps its first error
+		if _, err := out.Write(entry); err != nil {
+			return err
+		}
 		if err := out.WriteByte('\n'); err != nil {
 			return err
 		}
@@ -196,7 +198,7 @@ func (v *verification) next() ([]byte, error) {
 
 func (v *verification) header() error {
 	b, err := v.next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return errors.New("the file is empty: this is not an export")
 	}
 	if err != nil {
@@ -216,7 +218,7 @@ func (v *verification) header() error {
 // line reads one line after the header and reports whether it was the last.
 func (v *verification) line() (done bool, err error) {
 	b, err := v.next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("the file ends after %d entries without a checkpoint: it was cut", v.tree.size)
 	}
 	if err != nil {
@@ -306,7 +308,7 @@ func (v *verification) footer(b []byte) error {
 	if v.tree.size-v.marked == markEvery {
 		return fmt.Errorf("the tree line after entry %d is missing", size-1)
 	}
-	if _, err := v.next(); err != io.EOF {
+	if _, err := v.next(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the checkpoint: it is not part of the log")
 	}
 	v.report.Size, v.report.Hash = size, c.Hash

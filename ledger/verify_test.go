@@ -240,7 +240,9 @@ func TestVerifyFindsTampering(t *testing.T) {
 		"an empty line after the checkpoint": {[]string{strings.Join(sound, "") + "\n", "\n"}, plain, "something follows the checkpoint"},
 		"a second export after it":           {[]string{strings.Join(sound, "") + "\n", strings.Join(sound, "") + "\n"}, plain, "something follows the checkpoint"},
 		"an empty line between entries":      {edit(func(x []string) []string { x[line(70)] = "\n" + x[line(70)]; return x }), plain, "entry 70 was changed"},
-		"CR LF":                              {edit(func(x []string) []string { return strings.SplitAfter(strings.ReplaceAll(strings.Join(x, ""), "\n", "\r\n"), "\n") }), plain, ""},
+		"CR LF": {edit(func(x []string) []string {
+			return strings.SplitAfter(strings.ReplaceAll(strings.Join(x, ""), "\n", "\r\n"), "\n")
+		}), plain, ""},
 		"a tree line removed":                {edit(func(x []string) []string { return append(x[:line(64)-1], x[line(64):]...) }), plain, "the tree line after entry 63 is missing"},
 		"a tree line twice":                  {edit(func(x []string) []string { x[line(64)-1] += x[line(64)-1]; return x }), plain, "the tree line after entry 63 is out of place"},
 		"the checkpoint's signature changed": {edit(func(x []string) []string { x[footer] = flip(x[footer], len(x[footer])-20); return x }), plain, "does not verify"},

@@ -44,11 +44,6 @@ type scope struct {
 	entity cedar.EntityUID
 }
 
-// matches reports whether one of the entity and its parents is meant.
-func (s scope) matches(lineage ...cedar.EntityUID) bool {
-	return !s.bound || slices.Contains(lineage, s.entity)
-}
-
 // A textError is a problem at a line of a Cedar text; line 0 is unknown.
 type textError struct {
 	line int
