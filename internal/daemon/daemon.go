@@ -227,7 +227,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	}
 	d.handlers, err = web.New(web.Config{
 		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys,
-		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Ready: d.notReady, Actor: actorOf,
+		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Behind: web.Behind(cfg.proxies()), Ready: d.notReady, Actor: actorOf,
 		Tally: tally, Metrics: registry, Logger: d.opt.Log,
 	})
 	return err

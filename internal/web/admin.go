@@ -61,7 +61,7 @@ func typed[In, Out any](m *admin, do func(context.Context, call[In]) (Out, error
 func newAdmin(cfg Config, a *answers) http.Handler {
 	m := &admin{cfg}
 	rt := &router{answers: a, gate: m.gate}
-	rt.handle(http.MethodPost, "/api/v1/apply", m.apply)
+	rt.handle(http.MethodPost, "/api/v1/apply", typed(m, m.apply))
 	rt.handle(http.MethodGet, "/api/v1/status", typed(m, m.status))
 	rt.handle(http.MethodPost, "/api/v1/keys/rotate", typed(m, m.rotate))
 	rt.handle(http.MethodGet, "/api/v1/ledger/entries", typed(m, m.entries))
@@ -110,34 +110,32 @@ type applyFile struct {
 	Data string `json:"data"`
 }
 
-// apply answers 400 with every problem when there is one: nothing was done.
-func (m *admin) apply(w http.ResponseWriter, r *http.Request) error {
-	status := http.StatusOK
-	h := typed(m, func(ctx context.Context, c call[applyBody]) (authority.ApplyResult, error) {
-		req := authority.ApplyRequest{Actor: c.actor, DryRun: c.in.DryRun}
-		for _, f := range c.in.Files {
-			req.Files = append(req.Files, manifest.File{Name: f.Name, Data: []byte(f.Data)})
-		}
-		result, err := m.Authority.Apply(ctx, req)
-		if len(result.Problems) > 0 {
-			status = http.StatusBadRequest
-		}
-		return result, err
-	})
-	return h(statusWriter{w, &status}, r)
-}
-
-// statusWriter writes another status than 200.
-type statusWriter struct {
-	http.ResponseWriter
-	ok *int
-}
-
-func (w statusWriter) WriteHeader(status int) {
-	if status == http.StatusOK {
-		status = *w.ok
+// apply refuses manifests that have problems, with all of them: nothing was
+// done.
+func (m *admin) apply(ctx context.Context, c call[applyBody]) (authority.ApplyResult, error) {
+	req := authority.ApplyRequest{Actor: c.actor, DryRun: c.in.DryRun}
+	for _, f := range c.in.Files {
+		req.Files = append(req.Files, manifest.File{Name: f.Name, Data: []byte(f.Data)})
 	}
-	w.ResponseWriter.WriteHeader(status)
+	result, err := m.Authority.Apply(ctx, req)
+	if err == nil && len(result.Problems) > 0 {
+		return authority.ApplyResult{}, unapplied{result}
+	}
+	return result, err
+}
+
+// unapplied is the refusal of manifests, with what is wrong with them.
+type unapplied struct{ authority.ApplyResult }
+
+// Error returns the refusal's text.
+func (u unapplied) Error() string { return u.Unwrap().Error() }
+
+// Unwrap returns the refusal without what is wrong.
+func (u unapplied) Unwrap() error {
+	if n := len(u.Problems); n > 1 {
+		return counterfoil.Refuse(counterfoil.PayloadMalformed, "the manifests have %d problems; nothing was applied", n)
+	}
+	return counterfoil.Refuse(counterfoil.PayloadMalformed, "the manifests have a problem; nothing was applied")
 }
 
 // A document is one document as it is shown.

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -88,6 +89,9 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 	if refused {
 		p.Approval = refusal.Approval
 	}
+	if u := (unapplied{}); errors.As(err, &u) {
+		p.Problems, p.Changes = u.Problems, u.Changes
+	}
 	writeJSON(w, wire.Status, "application/problem+json", p)
 }
 
@@ -129,6 +133,10 @@ type problem struct {
 	Detail    string                      `json:"detail,omitzero"`
 	RequestID string                      `json:"request_id"`
 	Approval  *counterfoil.ApprovalStatus `json:"approval,omitzero"`
+
+	// Of manifests that were not applied.
+	Problems []string                  `json:"problems,omitzero"`
+	Changes  []authority.AppliedChange `json:"changes,omitzero"`
 }
 
 type oauthError struct {

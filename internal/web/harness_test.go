@@ -282,13 +282,26 @@ func (s *system) build() {
 			}
 			fmt.Fprintf(w, "gateway %s", r.URL.EscapedPath())
 		}),
-		Source: web.Source(nil), Ready: func() []string { return s.reasons },
+		Source: web.Source(nil), Behind: web.Behind(nil), Ready: func() []string { return s.reasons },
 		Actor: func(ctx context.Context) string { a, _ := ctx.Value(actorKey{}).(string); return a },
 		Tally: web.NewTally(s.metrics), Metrics: s.metrics, Logger: log,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	host, _, _ := strings.Cut(strings.TrimPrefix(s.issuer, "http://"), "/")
+	s.handlers.Public = named(s.handlers.Public, host)
+	s.handlers.Management = named(s.handlers.Management, "localhost:8421")
+}
+
+// named gives requests that httptest made the Host of an honest one.
+func named(h http.Handler, host string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "example.com" {
+			r.Host = host
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 type lockedWriter struct {

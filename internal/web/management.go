@@ -16,9 +16,12 @@ type management struct {
 	metrics http.Handler
 }
 
-func newManagement(cfg Config, a *answers, sees func(*http.Request) bool) http.Handler {
+func newManagement(cfg Config, a *answers, hosted bool, sees func(*http.Request) bool) http.Handler {
 	m := &management{Config: cfg, sees: sees, metrics: promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})}
 	rt := &router{answers: a}
+	if cfg.ManagementURL != "" && hosted {
+		rt.screen = ownHost(cfg.ManagementURL, cfg.Behind)
+	}
 	rt.handle(http.MethodGet, "/", m.home)
 	rt.handle(http.MethodGet, "/healthz", m.healthz)
 	rt.handle(http.MethodGet, "/readyz", m.readyz)

@@ -35,7 +35,7 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}
-	rt := &router{answers: a, gate: p.gate, unrecorded: cfg.Authority.Refused, prefix: base + gatewayPath, beneath: cfg.Gateway}
+	rt := &router{answers: a, screen: ownHost(cfg.Issuer, cfg.Behind), gate: p.gate, unrecorded: cfg.Authority.Refused, prefix: base + gatewayPath, beneath: cfg.Gateway}
 	for _, path := range metadataPaths(base) {
 		rt.handle(http.MethodGet, path, p.metadata)
 	}
@@ -133,6 +133,9 @@ type enrolled struct {
 func (p *public) enroll(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	var body enrolBody
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "parameters go into the body")
+	}
 	if err := readJSON(w, r, maxEnrol, &body); err != nil {
 		return err
 	}

@@ -29,8 +29,9 @@ type router struct {
 	answers *answers
 	routes  []route
 
-	// gate checks what holds for every route of a listener.
-	gate handler
+	// screen checks what holds for every request of a listener, those beneath
+	// the prefix too; gate what holds for every route of ours.
+	screen, gate handler
 
 	// unrecorded is called with the code of every refusal that the ledger does
 	// not have yet. Optional.
@@ -70,16 +71,26 @@ func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			rt.answers.crashed(w, r, cause, oauth)
 		}
 	}()
-	if rt.beneath != nil && strings.HasPrefix(r.URL.EscapedPath(), rt.prefix) {
+	below := rt.beneath != nil && strings.HasPrefix(r.URL.EscapedPath(), rt.prefix)
+	var rte route
+	found := false
+	if !below {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		rte, found = rt.find(r)
+		oauth = rte.oauth
+	}
+	if rt.screen != nil {
+		if err := rt.screen(w, r); err != nil {
+			rt.note(err)
+			rt.answers.fail(w, r, err, oauth)
+			return
+		}
+	}
+	if below {
 		rt.beneath.ServeHTTP(w, r)
 		return
 	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	rte, ok := rt.find(r)
-	if ok {
-		oauth = rte.oauth
-	}
-	if err := rt.serve(w, r, rte, ok); err != nil {
+	if err := rt.serve(w, r, rte, found); err != nil {
 		rt.note(err)
 		rt.answers.fail(w, r, err, oauth)
 	}

@@ -67,6 +67,7 @@ type Config struct {
 	Entries       Entries
 	Gateway       http.Handler                     // serves everything below ISSUER/r/
 	Source        func(*http.Request) netip.Addr   // see Source
+	Behind        func(*http.Request) bool         // see Behind
 	Ready         func() []string                  // why requests are not taken now; nothing when they are
 	Actor         func(ctx context.Context) string // who speaks on the administration socket; empty is nobody
 	Tally         *Tally
@@ -85,7 +86,7 @@ type Handlers struct {
 // New makes the handlers.
 func New(cfg Config) (Handlers, error) {
 	if cfg.Authority == nil || cfg.Keys == nil || cfg.Log == nil || cfg.Entries == nil || cfg.Gateway == nil ||
-		cfg.Source == nil || cfg.Ready == nil || cfg.Actor == nil || cfg.Tally == nil || cfg.Metrics == nil || cfg.Logger == nil {
+		cfg.Source == nil || cfg.Behind == nil || cfg.Ready == nil || cfg.Actor == nil || cfg.Tally == nil || cfg.Metrics == nil || cfg.Logger == nil {
 		return Handlers{}, errors.New("making the routes: a part that they need is missing")
 	}
 	base, err := basePath(cfg.Issuer)
@@ -95,8 +96,8 @@ func New(cfg Config) (Handlers, error) {
 	a := &answers{cfg.Logger, cfg.Tally}
 	return Handlers{
 		Public:     newPublic(cfg, base, a),
-		Management: newManagement(cfg, a, isLocal),
-		Metrics:    newManagement(cfg, a, func(*http.Request) bool { return true }),
+		Management: newManagement(cfg, a, true, isLocal),
+		Metrics:    newManagement(cfg, a, false, func(*http.Request) bool { return true }),
 		Admin:      newAdmin(cfg, a),
 	}, nil
 }
