@@ -22,7 +22,7 @@ func CheckName(s string) error {
 	}
 	for _, c := range s {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return fmt.Errorf("name %q has %q; only a-z, 0-9 and - are allowed", s, c)
+			return fmt.Errorf("name %q has %q; only a-z, 0-9 and - are allowed", s, string(c))
 		}
 	}
 	return nil
@@ -43,7 +43,7 @@ func CheckToolName(s string) error {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '.':
 		default:
-			return fmt.Errorf("tool name %q has %q; only letters, digits, _ - and . are allowed", s, c)
+			return fmt.Errorf("tool name %q has %q; only letters, digits, _ - and . are allowed", s, string(c))
 		}
 	}
 	return nil

@@ -71,7 +71,7 @@ func TestNames(t *testing.T) {
 	if err := new(ToolID).UnmarshalText([]byte("Bank/*")); err == nil {
 		t.Error("UnmarshalText takes an upper-case resource")
 	}
-	if err := CheckName("ä"); err == nil || !strings.Contains(err.Error(), `'ä'`) {
+	if err := CheckName("ä"); err == nil || !strings.Contains(err.Error(), `"ä"`) {
 		t.Errorf("the character is not named: %v", err)
 	}
 	for _, bad := range []string{"", "bank", "bank/", "/pay", "bank/pay/x", "bank/p y", "Bank/pay", "bank/*"} {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,9 @@ func drawNoun(t *rapid.T) any {
 		maybe("window", func() { n.Window = drawDuration(t, "window") })
 		maybe("template", func() { n.Template = strings.NewReplacer("{", "(", "}", ")").Replace(drawText(t, "template")) })
 		maybe("limits", func() {
+			if n.Tier == counterfoil.Routine {
+				return
+			}
 			n.Limits = []counterfoil.Limit{{Sum: "a_1", Per: "agent", Window: drawDuration(t, "lw"), Max: rapid.StringMatching(`[1-9][0-9]{0,5}(\.[0-9]{1,4})?`).Draw(t, "max")}}
 		})
 		maybe("owner", func() { n.OwnerMayApprove = true })
@@ -130,7 +134,7 @@ func drawNoun(t *rapid.T) any {
 		maybe("purpose", func() { n.Purpose = drawText(t, "purpose") })
 		maybe("keys", func() { n.Keys = []string{`{"crv":"P-256","kty":"EC","x":"` + jwkX + `","y":"` + jwkY + `"}`} })
 		maybe("workloads", func() {
-			n.Workloads = []counterfoil.Workload{{Issuer: "https://i.example/x", Subject: drawText(t, "subject")}}
+			n.Workloads = []counterfoil.Workload{{Issuer: "https://i.example/x", Subject: strings.ReplaceAll(drawText(t, "subject"), "*", "+")}}
 		})
 		for range rapid.IntRange(0, 2).Draw(t, "grants") {
 			g := counterfoil.Grant{Tools: []counterfoil.ToolID{{Resource: drawName(t, "r"), Tool: "*"}, {Resource: drawName(t, "r2"), Tool: "a.B_c-1"}}}
@@ -277,8 +281,12 @@ func TestWarnings(t *testing.T) {
 				t.Fatalf("%q is not in the example", tt.old)
 			}
 			reg, _ := merged(t, nil, strings.Replace(text, tt.old, tt.new, 1))
-			if got := strings.Join(Warnings(reg), "\n"); got != tt.want {
-				t.Errorf("got:\n%s", got)
+			// The example has an http resource, which is warned of whatever else is.
+			const always = "Resource crm: type: the gateway of this version does not serve http resources yet: agents get tokens for it, and every call is refused"
+			warnings := Warnings(reg)
+			kept := slices.DeleteFunc(slices.Clone(warnings), func(w string) bool { return w == always })
+			if got := strings.Join(kept, "\n"); got != tt.want || len(kept) != len(warnings)-1 {
+				t.Errorf("got:\n%s", strings.Join(warnings, "\n"))
 			}
 		})
 	}

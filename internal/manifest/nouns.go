@@ -96,6 +96,9 @@ func (d *doc) class(n *yaml.Node, m members, name string) *counterfoil.Class {
 	if low := counterfoil.LowestTier(name); c.Tier > low && !c.InsecureLowerTier {
 		d.fail(n, "tier", "class %s cannot be below %s: what it does cannot be taken back; `insecure_lower_tier: true` allows it and is recorded", name, low)
 	}
+	if c.Tier == counterfoil.Routine && len(c.Limits) > 0 {
+		d.fail(n, "limits", "limits go with a tier above routine: they are taken when an approval is spent, and at a routine call nothing adds up")
+	}
 	return c
 }
 
@@ -162,8 +165,8 @@ func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
 	m["workloads"] = d.list(func(n *yaml.Node, at string) {
 		var w counterfoil.Workload
 		d.object(n, at, members{
-			"issuer":   d.text(&w.Issuer, checkIssuer),
-			"subject":  d.text(&w.Subject),
+			"issuer":   d.text(&w.Issuer, checkPlatform),
+			"subject":  d.text(&w.Subject, checkSubject),
 			"audience": d.text(&w.Audience),
 		}, "issuer", "subject")
 		a.Workloads = append(a.Workloads, w)

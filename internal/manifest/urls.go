@@ -66,6 +66,32 @@ func checkUpstream(s string) error {
 	if err != nil {
 		return err
 	}
+	return checkDialled(u)
+}
+
+// checkPlatform takes the issuer of a platform's identities: keys are fetched
+// from there.
+func checkPlatform(s string) error {
+	if err := checkIssuer(s); err != nil {
+		return err
+	}
+	u, err := checkURL(s)
+	if err != nil {
+		return err
+	}
+	return checkDialled(u)
+}
+
+// checkSubject takes one workload's name: nothing in it stands for others.
+func checkSubject(s string) error {
+	if s == "" || strings.Contains(s, "*") {
+		return fmt.Errorf("%.80q is not one subject: it is compared as it is written, and has no wildcards", s)
+	}
+	return nil
+}
+
+// checkDialled takes the host of a URL that the server connects to.
+func checkDialled(u *url.URL) error {
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if a, err := netip.ParseAddr(host); err == nil {
 		return checkAddress(a)
@@ -159,7 +185,7 @@ var secretFile = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,126}$`)
 // checkSecretFile takes a plain name: no separator, no parent, nothing hidden.
 func checkSecretFile(s string) error {
 	if !secretFile.MatchString(s) || strings.Contains(s, "..") {
-		return fmt.Errorf("%.80q is not a plain file name under secrets_dir: letters, digits, _ - and ., no / and no ..", s)
+		return fmt.Errorf("%.80q is not a plain file name under secrets_dir: letters, digits, _ - and ., without a slash and without two dots in a row", s)
 	}
 	return nil
 }

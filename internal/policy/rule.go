@@ -16,7 +16,7 @@ import (
 const (
 	maxWhen   = 8 << 10  // bytes of a grant's condition
 	maxCedar  = 64 << 10 // bytes of a policy document
-	maxNested = 100      // brackets within brackets: Cedar's parser is recursive
+	maxNested = 100      // brackets within brackets, operators before one value: Cedar's parser is recursive
 )
 
 const (
@@ -140,7 +140,7 @@ func parseCedar(text, before, after string, limit int) (list cedar.PolicyList, t
 		return nil, textErrorf(0, "the text has %d bytes; the limit is %d", len(text), limit)
 	}
 	if line := nestedAt(text); line > 0 {
-		return nil, textErrorf(line, "brackets are nested deeper than %d", maxNested)
+		return nil, textErrorf(line, "brackets, ! or - are nested deeper than %d", maxNested)
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -153,20 +153,28 @@ func parseCedar(text, before, after string, limit int) (list cedar.PolicyList, t
 	return list, nil
 }
 
-// nestedAt returns the line where brackets are nested too deep, or 0. Brackets
-// in strings and comments count too; nobody needs a hundred of them.
+// nestedAt returns the line where brackets are nested too deep, or where a
+// value has too many of the operators that stand before one, or 0. Those in
+// strings and comments count too; nobody needs a hundred of them.
 func nestedAt(text string) int {
-	depth, line := 0, 1
+	depth, before, line := 0, 0, 1
 	for i := range len(text) {
 		switch text[i] {
 		case '(', '[', '{':
 			depth++
+			before = 0
 		case ')', ']', '}':
 			depth--
+			before = 0
+		case '!', '-':
+			before++
 		case '\n':
 			line++
+		case ' ', '\t', '\r':
+		default:
+			before = 0
 		}
-		if depth > maxNested {
+		if depth > maxNested || before > maxNested {
 			return line
 		}
 	}

@@ -54,6 +54,8 @@ func TestWhenIsOneExpression(t *testing.T) {
 		{`context.network.isInRange(ip("10.0.0.0/40"))`, "can only err"},
 		{`decimal() == decimal("1.0")`, "can only err"},
 		{strings.Repeat("(", 101) + "true" + strings.Repeat(")", 101), "nested deeper"},
+		{strings.Repeat("!", 101) + "true", "nested deeper"},
+		{strings.Repeat("- ", 101) + "1 < 0", "nested deeper"},
 		{strings.Repeat("(", 100000), "limit is"},
 		{"true || " + strings.Repeat("x", maxWhen), "limit is"},
 		{"true\n&&\n}", "line 3"},
