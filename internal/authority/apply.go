@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
@@ -67,29 +65,35 @@ func (a *Authority) Apply(ctx context.Context, req ApplyRequest) (ApplyResult, e
 	if len(problems) > 0 {
 		return ApplyResult{Problems: texts(problems)}, nil
 	}
-	result, err := a.applyDocuments(ctx, docs, req)
-	if err != nil || len(result.Problems) > 0 || req.DryRun {
-		return result, err
+	c, err := a.applyDocuments(ctx, docs, req)
+	if err != nil || len(c.result.Problems) > 0 || req.DryRun {
+		return c.result, err
 	}
 	// Without the lock: a slow upstream must not keep anybody from suspending
 	// an agent.
-	a.pin(ctx, docs, req.Actor, &result)
-	return result, nil
+	a.pin(ctx, toPin(docs, c.store.Unpin), req.Actor, &c.result)
+	return c.result, nil
 }
 
-func (a *Authority) applyDocuments(ctx context.Context, docs []manifest.Document, req ApplyRequest) (ApplyResult, error) {
+func (a *Authority) applyDocuments(ctx context.Context, docs []manifest.Document, req ApplyRequest) (change, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// Before anything is compared: what was committed and never acknowledged
+	// counts as unchanged, so it has to be in force by then.
+	if err := a.reload(); err != nil {
+		return change{}, err
+	}
 	c, err := a.plan(docs, req)
 	if err != nil || len(c.result.Problems) > 0 || req.DryRun || len(c.store.Put) == 0 {
-		return c.result, err
+		return c, err
 	}
-	if err := a.cfg.Store.Apply(ctx, c.store, c.entries); err != nil {
-		return ApplyResult{}, fmt.Errorf("applying: %w", err)
+	// Whether the client waits for the answer is not a part of the decision. A
+	// crash between the commit and what follows loses nothing: the next start
+	// loads what was committed.
+	if err := a.settle(a.cfg.Store.Apply(context.WithoutCancel(ctx), c.store, c.entries)); err != nil {
+		return change{}, fmt.Errorf("applying: %w", err)
 	}
-	// A crash between the commit and here loses nothing: the next start loads
-	// what was committed.
-	return c.result, a.reload()
+	return c, nil
 }
 
 // plan computes what the documents change, without changing it.
@@ -118,7 +122,8 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 		}
 		c.store.Put = append(c.store.Put, counterfoil.Document{Kind: ch.Kind, Name: ch.Name, Body: body})
 		digests = append(digests, map[string]any{"kind": ch.Kind, "name": ch.Name, "verb": ch.Verb, "digest": digest(body)})
-		if e := changeEntry(ch, noun, req.Actor); e != nil {
+		e := changeEntry(ch, noun, req.Actor)
+		if e != nil {
 			c.entries = append(c.entries, e)
 		}
 		if agent, ok := noun.(*counterfoil.Agent); ok {
@@ -126,11 +131,36 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 				c.result.Problems = append(c.result.Problems, fmt.Sprintf("Agent %s was offboarded: names are never given twice; choose another", ch.Name))
 				continue
 			}
-			a.planKeys(&c, base.Agents[ch.Name], agent)
+			before := base.Agents[ch.Name]
+			if why := narrowed(before, agent); why != "" {
+				c.store.Void = append(c.store.Void, agent.Name)
+				c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Agent %s: %s, so every token that it has is void", agent.Name, why))
+				e.Detail["voided"] = "every token issued before: " + why
+			}
+			a.planKeys(&c, before, agent, req.Actor)
 		}
 	}
-	c.entries = append(appliedEntries(digests, loweredTiers(next), req.Actor), c.entries...)
+	applied := appliedEntries(digests, loweredTiers(next), req.Actor)
+	if c.store.Unpin = a.unvetted(next); len(c.store.Unpin) > 0 && len(applied) > 0 {
+		applied[0].Detail["unpinned"] = c.store.Unpin
+	}
+	c.entries = append(applied, c.entries...)
 	return c, nil
+}
+
+// narrowed says why the tokens that an agent has allow more than its document
+// does now, in what only the token endpoint looks at; empty when they do not.
+// Whatever else a document takes back is asked for at each call.
+func narrowed(before, after *counterfoil.Agent) string {
+	switch {
+	case before == nil:
+		return ""
+	case after.Tasks.Required && !before.Tasks.Required:
+		return "it works in tasks only from now on"
+	case before.ProofKeys == proofKeysAny && after.ProofKeys != proofKeysAny:
+		return "it proves with its registered keys only from now on"
+	}
+	return ""
 }
 
 // maxRecorded is how many documents one config.applied names, so that an entry
@@ -153,7 +183,7 @@ func appliedEntries(digests []any, lowered []string, actor string) []*ledger.Ent
 // planKeys registers an instance for each key of the manifest that is new, ends
 // those whose key is listed no more, and refuses keys that anybody else ever
 // had. Instances that enrolled with a code are not the manifest's and stay.
-func (a *Authority) planKeys(c *change, before, agent *counterfoil.Agent) {
+func (a *Authority) planKeys(c *change, before, agent *counterfoil.Agent, actor string) {
 	problem := func(format string, args ...any) {
 		c.result.Problems = append(c.result.Problems, fmt.Sprintf("Agent %s: keys: ", agent.Name)+fmt.Sprintf(format, args...))
 	}
@@ -180,23 +210,38 @@ func (a *Authority) planKeys(c *change, before, agent *counterfoil.Agent) {
 		}
 		inst = counterfoil.Instance{
 			ID: counterfoil.NewID("ins_"), Agent: agent.Name, JKT: jkt, JWK: jwk, Alg: key.Alg(),
-			Status: counterfoil.Active, Enrolled: a.cfg.Now(),
+			Status: counterfoil.Active, Enrolled: a.cfg.Now(), How: counterfoil.EnrolledByManifest,
 		}
 		c.store.NewKeys = append(c.store.NewKeys, inst)
-		c.entries = append(c.entries, a.instanceEntry(inst, agent.Owner, "manifest"))
+		c.entries = append(c.entries, a.instanceEntry(inst, agent.Owner, counterfoil.EnrolledByManifest))
 	}
-	if before == nil {
-		return
+	if before != nil {
+		a.planEnds(c, before, listed, actor)
+	}
+}
+
+// planEnds ends the instances whose key is listed no more, with an entry each.
+func (a *Authority) planEnds(c *change, before *counterfoil.Agent, listed map[string]bool, actor string) {
+	warn := func(format string, args ...any) {
+		c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Agent %s: ", before.Name)+fmt.Sprintf(format, args...))
 	}
 	for _, jwk := range before.Keys {
 		key, err := credential.ParseJWK([]byte(jwk))
 		if err != nil || listed[key.Thumbprint()] {
 			continue
 		}
-		if inst, ok := a.cfg.Store.InstanceByKey(key.Thumbprint()); ok && inst.Status == counterfoil.Active {
+		inst, ok := a.cfg.Store.InstanceByKey(key.Thumbprint())
+		switch {
+		case !ok || inst.Status != counterfoil.Active:
+		case inst.How == counterfoil.EnrolledByCode:
+			warn("key %s is no longer listed; its instance %s enrolled with a code and stays", inst.JKT, inst.ID)
+		default:
 			c.store.EndKeys = append(c.store.EndKeys, inst.ID)
-			c.result.Warnings = append(c.result.Warnings, fmt.Sprintf(
-				"Agent %s: key %s is no longer listed: its instance %s ends, and the key is never accepted again", agent.Name, key.Thumbprint(), inst.ID))
+			c.entries = append(c.entries, &ledger.Entry{
+				Kind: ledger.Revoked, Agent: inst.Agent, Owner: before.Owner, Instance: inst.ID, JKT: inst.JKT, Actor: actor,
+				Reason: "its key is no longer listed", Detail: map[string]any{"target": "instance"},
+			})
+			warn("key %s is no longer listed: its instance %s ends, and the key is never accepted again", inst.JKT, inst.ID)
 		}
 	}
 }
@@ -224,108 +269,6 @@ func changeEntry(ch manifest.Change, noun any, actor string) *ledger.Entry {
 		return e
 	}
 	return nil
-}
-
-// pinTimeout bounds how long an apply waits for one upstream.
-const pinTimeout = 5 * time.Second
-
-// pin asks the upstreams of the applied mcp resources for their tools and pins
-// the definitions of those above routine: an operator is looking, which nobody
-// is when a call first sees a tool. An upstream that does not answer is a
-// warning; its tools stay refused until a later apply.
-func (a *Authority) pin(ctx context.Context, docs []manifest.Document, actor string, result *ApplyResult) {
-	if a.cfg.Definitions == nil {
-		return
-	}
-	_, registry := a.Policy()
-	asked := make([]*upstreamTools, len(docs))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 8)
-	for i, doc := range docs {
-		r := registry.Resources[doc.Name]
-		if doc.Kind != counterfoil.KindResource || r == nil || r.Type != counterfoil.ResourceMCP {
-			continue
-		}
-		guarded := aboveRoutine(registry, r)
-		if len(guarded) == 0 {
-			continue
-		}
-		asked[i] = &upstreamTools{resource: r, guarded: guarded}
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			asked[i].digests, asked[i].err = a.definitions(ctx, r)
-		})
-	}
-	wg.Wait()
-	for _, u := range asked {
-		if u != nil {
-			a.pinTools(ctx, u, actor, result)
-		}
-	}
-}
-
-// upstreamTools is what one upstream says that its tools are.
-type upstreamTools struct {
-	resource *counterfoil.Resource
-	guarded  []string          // tools above routine
-	digests  map[string]string // by tool
-	err      error
-}
-
-func (a *Authority) pinTools(ctx context.Context, u *upstreamTools, actor string, result *ApplyResult) {
-	name := u.resource.Name
-	if u.err != nil {
-		a.cfg.Log.WarnContext(ctx, "asking an upstream for its tools", "resource", name, "err", u.err)
-		result.Warnings = append(result.Warnings, fmt.Sprintf(
-			"Resource %s: its upstream did not say what its tools are, so the definitions of %d tools above routine are not pinned; apply again when it answers", name, len(u.guarded)))
-		return
-	}
-	for _, tool := range u.guarded {
-		a.pinTool(ctx, name, tool, u.digests[tool], actor, result)
-	}
-}
-
-func (a *Authority) definitions(ctx context.Context, r *counterfoil.Resource) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, pinTimeout)
-	defer cancel()
-	return a.cfg.Definitions(ctx, r)
-}
-
-func (a *Authority) pinTool(ctx context.Context, resource, tool, digest, actor string, result *ApplyResult) {
-	id := counterfoil.ToolID{Resource: resource, Tool: tool}
-	if digest == "" {
-		result.Warnings = append(result.Warnings, fmt.Sprintf("Resource %s: its upstream has no tool %s", resource, tool))
-		return
-	}
-	before, pinned := a.cfg.Store.Pin(resource, tool)
-	if pinned && before == digest {
-		return
-	}
-	e := &ledger.Entry{
-		Kind: ledger.ToolPinned, Actor: actor, Resource: resource, Tool: id.String(), ToolDigest: digest,
-		Detail: map[string]any{"how": "apply"},
-	}
-	if pinned {
-		e.Detail["before"] = before
-	}
-	if err := a.cfg.Store.PinTool(ctx, resource, tool, digest, "apply", e); err != nil {
-		a.cfg.Log.ErrorContext(ctx, "pinning a tool", "tool", id.String(), "err", err)
-		result.Warnings = append(result.Warnings, fmt.Sprintf("Resource %s: the definition of %s could not be pinned; apply again", resource, tool))
-		return
-	}
-	result.Pinned = append(result.Pinned, PinnedTool{Resource: resource, Tool: tool, Digest: digest, Changed: pinned})
-}
-
-// aboveRoutine returns the tools of a resource that need a person, in order.
-func aboveRoutine(registry *counterfoil.Registry, r *counterfoil.Resource) []string {
-	var names []string
-	for _, tool := range r.Tools {
-		if class := registry.Classes[tool.Class]; class == nil || class.Tier != counterfoil.Routine {
-			names = append(names, tool.Name)
-		}
-	}
-	return names
 }
 
 // loweredTiers names the classes that say insecure_lower_tier.

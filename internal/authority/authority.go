@@ -77,10 +77,12 @@ type Authority struct {
 	inForce atomic.Pointer[inForce]
 }
 
-// inForce is a registry and the policy compiled from it, always together.
+// inForce is a registry, its revision and the policy compiled from it, always
+// together.
 type inForce struct {
 	set      *policy.Set
 	registry *counterfoil.Registry
+	revision string
 }
 
 // New makes the engine over a store. A stored registry that no longer compiles
@@ -116,9 +118,38 @@ func (a *Authority) Policy() (*policy.Set, *counterfoil.Registry) {
 	return f.set, f.registry
 }
 
-// reload puts the store's registry in force. A problem leaves the old one.
+// current is Policy, and never older than what the store has committed already,
+// acknowledged or not.
+func (a *Authority) current() (*policy.Set, *counterfoil.Registry, error) {
+	if _, revision := a.cfg.Store.Registry(); a.inForce.Load().revision != revision {
+		if err := a.catchUp(); err != nil {
+			return nil, nil, err
+		}
+	}
+	set, registry := a.Policy()
+	return set, registry, nil
+}
+
+// catchUp puts what the store has in force, if it is not.
+func (a *Authority) catchUp() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reload()
+}
+
+// settle ends a change of the registry. Whatever the commit's answer was, what
+// is in force is what is stored: a fault can be told of a commit that was made.
+func (a *Authority) settle(err error) error {
+	return errors.Join(err, a.reload())
+}
+
+// reload puts the store's registry in force, unless it is. A problem leaves the
+// old one. It is called with the lock held.
 func (a *Authority) reload() error {
-	registry, _ := a.cfg.Store.Registry()
+	registry, revision := a.cfg.Store.Registry()
+	if f := a.inForce.Load(); f != nil && f.revision == revision {
+		return nil
+	}
 	set, problems := policy.Load(registry)
 	if len(problems) > 0 {
 		errs := make([]error, len(problems))
@@ -127,7 +158,7 @@ func (a *Authority) reload() error {
 		}
 		return fmt.Errorf("loading the registry: %w", errors.Join(errs...))
 	}
-	a.inForce.Store(&inForce{set, registry})
+	a.inForce.Store(&inForce{set, registry, revision})
 	return nil
 }
 
@@ -147,7 +178,8 @@ func Algorithms() []string { return credential.Algorithms() }
 const upkeep = time.Minute
 
 // Run does what is due by the clock until ctx ends: the aggregate of refusals,
-// a minute each, and the life of the signing keys. Then it writes what is left.
+// a minute each, the life of the signing keys, and a registry that was committed
+// after its caller was told that nobody knows. Then it writes what is left.
 func (a *Authority) Run(ctx context.Context) {
 	tick := time.NewTicker(upkeep)
 	defer tick.Stop()
@@ -156,6 +188,7 @@ func (a *Authority) Run(ctx context.Context) {
 		case <-tick.C:
 			a.do(ctx, "flushing the refusals", a.Flush)
 			a.do(ctx, "advancing the signing keys", a.cfg.Keys.Advance)
+			a.do(ctx, "putting the registry in force", func(context.Context) error { return a.catchUp() })
 		case <-ctx.Done():
 			a.do(context.WithoutCancel(ctx), "flushing the refusals", a.Flush)
 			return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -176,8 +177,9 @@ func TestKeyringStopsTheStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		from := slices.Clone(keys)
 		edit(keys)
-		if err := h.store.SaveKeys(t.Context(), keys, &ledger.Entry{Kind: ledger.KeyRotated}); err != nil {
+		if err := h.store.SaveKeys(t.Context(), from, keys, &ledger.Entry{Kind: ledger.KeyRotated}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -36,8 +36,15 @@ func (a *Authority) authenticate(f tokenForm, now time.Time) (client, error) {
 		// same client as the assertion does.
 		return client{}, counterfoil.Refuse(counterfoil.AssertionMalformed, "client_id is not the assertion's subject")
 	}
-	_, registry := a.Policy()
-	agent, state := registry.Agents[name], a.cfg.Store.AgentState(name)
+	// The epoch comes before the document: a change that narrows an agent raises
+	// its epoch in the same commit, so that no token of the new epoch is made
+	// from the old document.
+	state := a.cfg.Store.AgentState(name)
+	_, registry, err := a.current()
+	if err != nil {
+		return client{}, err
+	}
+	agent := registry.Agents[name]
 	keys := a.keysOf(agent, u.KeyID())
 	if len(keys) == 0 || state.Status == counterfoil.Offboarded {
 		_, _ = u.Check(a.decoy, a.cfg.Issuer, now) // for its cost alone: it cannot verify

@@ -46,7 +46,7 @@ func (a *Authority) EnrolCode(ctx context.Context, agent, actor string) (counter
 		Kind: ledger.CodeIssued, Agent: agent, Owner: doc.Owner, Actor: actor,
 		Detail: map[string]any{"expires": ledger.FormatTime(expires)},
 	}
-	err = a.cfg.Store.PutCode(ctx, counterfoil.EnrolmentCode{Hash: hashCode(code), Agent: agent, Expires: expires}, e)
+	err = a.cfg.Store.PutCode(context.WithoutCancel(ctx), counterfoil.EnrolmentCode{Hash: hashCode(code), Agent: agent, Expires: expires}, e)
 	if err != nil {
 		return counterfoil.Secret{}, time.Time{}, err
 	}
@@ -95,9 +95,9 @@ func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time)
 	}
 	inst := counterfoil.Instance{
 		ID: counterfoil.NewID("ins_"), Agent: req.Agent, JKT: proof.JKT, JWK: string(proof.Key.JWK()),
-		Alg: proof.Key.Alg(), Status: counterfoil.Active, Enrolled: now,
+		Alg: proof.Key.Alg(), Status: counterfoil.Active, Enrolled: now, How: counterfoil.EnrolledByCode,
 	}
-	e := a.instanceEntry(inst, agent.Owner, "code")
+	e := a.instanceEntry(inst, agent.Owner, counterfoil.EnrolledByCode)
 	e.RequestID, e.Proof, e.Binding, e.Source = req.RequestID, proof.Hash, "dpop", source(req.Source)
 	err = a.cfg.Store.Enroll(ctx, code.Hash, inst, e)
 	if r, ok := counterfoil.AsRefusal(err); ok && r.Code == counterfoil.EnrolmentRefused {

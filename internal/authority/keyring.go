@@ -51,8 +51,9 @@ type KeyStore interface {
 	// Keys returns every key of the table, in any state.
 	Keys(ctx context.Context) ([]counterfoil.SigningKey, error)
 	// SaveKeys writes the keys, each over the one of its id, together with the
-	// entry.
-	SaveKeys(ctx context.Context, keys []counterfoil.SigningKey, e *ledger.Entry) error
+	// entry, if the table still has the keys of from in those states. A fault
+	// leaves open whether it did.
+	SaveKeys(ctx context.Context, from, keys []counterfoil.SigningKey, e *ledger.Entry) error
 }
 
 // KeyringConfig is what a Keyring needs. Store, KEK, Now and Log are required.
@@ -88,25 +89,47 @@ func NewKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
 		cfg.Period = DefaultKeyPeriod
 	}
 	k := &Keyring{cfg: cfg}
-	all, err := cfg.Store.Keys(ctx)
+	table, err := k.refresh(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("loading the signing keys: %w", err)
+		return nil, err
 	}
-	keys := slices.DeleteFunc(slices.Clone(all), func(key counterfoil.SigningKey) bool {
-		return key.Purpose != purposeToken || key.State == KeyRemoved
-	})
-	if len(keys) == 0 {
-		if err := k.replaceAll(ctx, nil, "", "first start"); err != nil {
+	if k.view.Load() == nil {
+		if err := k.replaceAll(ctx, table, "", "first start"); err != nil {
 			return nil, fmt.Errorf("making the first signing keys: %w", err)
 		}
 		return k, nil
 	}
-	v, err := k.makeView(keys)
+	return k, k.Advance(ctx)
+}
+
+// refresh brings the view in line with the table, which it returns. They differ
+// after a commit of which nobody knew whether it was made: what is published and
+// what signs has to be what is stored. Before there are keys there is no view.
+func (k *Keyring) refresh(ctx context.Context) ([]counterfoil.SigningKey, error) {
+	table, err := k.cfg.Store.Keys(ctx)
 	if err != nil {
+		return nil, fmt.Errorf("loading the signing keys: %w", err)
+	}
+	live := slices.DeleteFunc(slices.Clone(table), func(key counterfoil.SigningKey) bool {
+		return key.Purpose != purposeToken || key.State == KeyRemoved
+	})
+	v := k.view.Load()
+	if v == nil && len(live) == 0 || v != nil && maps.Equal(states(live), states(v.keys)) {
+		return table, nil
+	}
+	if v, err = k.makeView(live); err != nil {
 		return nil, err
 	}
 	k.view.Store(v)
-	return k, k.Advance(ctx)
+	return table, nil
+}
+
+func states(keys []counterfoil.SigningKey) map[string]string {
+	by := map[string]string{}
+	for _, key := range keys {
+		by[key.KID] = key.State
+	}
+	return by
 }
 
 // Signer returns the signer of the active key.
@@ -135,10 +158,14 @@ func (k *Keyring) Keys() []counterfoil.SigningKey {
 
 // Advance does what is due by the clock: it removes retired keys whose tokens
 // have all expired, and rotates when the active key's period is over. When it
-// fails nothing has changed and the next call tries again.
+// fails the next call tries again, from what is stored then.
 func (k *Keyring) Advance(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	table, err := k.refresh(ctx)
+	if err != nil {
+		return err
+	}
 	now, keys := k.cfg.Now(), slices.Clone(k.view.Load().keys)
 	due := false
 	for i, key := range keys {
@@ -149,7 +176,6 @@ func (k *Keyring) Advance(ctx context.Context) error {
 	why := "expired"
 	active, next := byState(keys, KeyActive), byState(keys, KeyNext)
 	if active >= 0 && next >= 0 && !now.Before(keys[active].ActiveAt.Add(k.cfg.Period)) && published(keys[next], now) {
-		var err error
 		if keys, err = k.turn(keys, now); err != nil {
 			return err
 		}
@@ -158,7 +184,7 @@ func (k *Keyring) Advance(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	return k.save(ctx, keys, "", why)
+	return k.save(ctx, table, keys, "", why)
 }
 
 // Rotate makes the next key sign and retires the active one. It refuses while
@@ -166,17 +192,20 @@ func (k *Keyring) Advance(ctx context.Context) error {
 func (k *Keyring) Rotate(ctx context.Context, actor string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	table, err := k.refresh(ctx)
+	if err != nil {
+		return err
+	}
 	now, keys := k.cfg.Now(), slices.Clone(k.view.Load().keys)
 	if next := keys[byState(keys, KeyNext)]; !published(next, now) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed,
 			"the next key is published since %s and caches may not know it before %s; rotate then, or as an emergency when the active key is compromised",
 			next.Created.UTC().Format(time.RFC3339), next.Created.Add(JWKSLife).UTC().Format(time.RFC3339))
 	}
-	keys, err := k.turn(keys, now)
-	if err != nil {
+	if keys, err = k.turn(keys, now); err != nil {
 		return err
 	}
-	return k.save(ctx, keys, actor, "ordered")
+	return k.save(ctx, table, keys, actor, "ordered")
 }
 
 // RotateEmergency replaces every key at once: the active one is taken for
@@ -186,12 +215,20 @@ func (k *Keyring) Rotate(ctx context.Context, actor string) error {
 func (k *Keyring) RotateEmergency(ctx context.Context, actor string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.replaceAll(ctx, k.view.Load().keys, actor, "emergency")
+	table, err := k.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	return k.replaceAll(ctx, table, actor, "emergency")
 }
 
 // replaceAll removes the keys and makes a fresh active and a fresh next one.
-func (k *Keyring) replaceAll(ctx context.Context, old []counterfoil.SigningKey, actor, why string) error {
-	now, keys := k.cfg.Now(), slices.Clone(old)
+func (k *Keyring) replaceAll(ctx context.Context, table []counterfoil.SigningKey, actor, why string) error {
+	now := k.cfg.Now()
+	var keys []counterfoil.SigningKey
+	if v := k.view.Load(); v != nil {
+		keys = slices.Clone(v.keys)
+	}
 	for i := range keys {
 		keys[i].State = KeyRemoved
 	}
@@ -202,7 +239,7 @@ func (k *Keyring) replaceAll(ctx context.Context, old []counterfoil.SigningKey, 
 		}
 		keys = append(keys, key)
 	}
-	return k.save(ctx, keys, actor, why)
+	return k.save(ctx, table, keys, actor, why)
 }
 
 // turn moves next to active and active to retired, and makes a new next.
@@ -217,9 +254,12 @@ func (k *Keyring) turn(keys []counterfoil.SigningKey, now time.Time) ([]counterf
 	return append(keys, fresh), nil
 }
 
-// save makes a new state of the ring durable and then visible. A crash in
-// between is repaired by the next start, which loads what is durable.
-func (k *Keyring) save(ctx context.Context, keys []counterfoil.SigningKey, actor, why string) error {
+// save makes a new state of the ring, computed from that state of the table,
+// durable and then visible. A crash in between is repaired by the next start,
+// which loads what is durable. Whether the caller waits for the answer is not a
+// part of the decision.
+func (k *Keyring) save(ctx context.Context, table, keys []counterfoil.SigningKey, actor, why string) error {
+	ctx = context.WithoutCancel(ctx)
 	kids := map[string][]string{}
 	for i, key := range keys {
 		if key.State == KeyRetired || key.State == KeyRemoved {
@@ -236,7 +276,12 @@ func (k *Keyring) save(ctx context.Context, keys []counterfoil.SigningKey, actor
 	for _, state := range slices.Sorted(maps.Keys(kids)) {
 		e.Detail[state] = kids[state]
 	}
-	if err := k.cfg.Store.SaveKeys(ctx, keys, e); err != nil {
+	if err := k.cfg.Store.SaveKeys(ctx, table, keys, e); err != nil {
+		// It may have been made all the same. When that cannot be read now, the
+		// next Advance does.
+		if _, again := k.refresh(ctx); again != nil {
+			k.cfg.Log.ErrorContext(ctx, "reading the signing keys back", "err", again)
+		}
 		return fmt.Errorf("saving the signing keys: %w", err)
 	}
 	k.view.Store(v)

@@ -131,7 +131,7 @@ func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) er
 	if err != nil {
 		return err
 	}
-	return a.cfg.Store.Suspend(ctx, agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
+	return a.cfg.Store.Suspend(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
 }
 
 // Resume lets a suspended agent work again. It does so under the epoch that the
@@ -143,7 +143,7 @@ func (a *Authority) Resume(ctx context.Context, agent, reason, actor string) err
 	if err != nil {
 		return err
 	}
-	return a.cfg.Store.Resume(ctx, agent, lifeEntry(ledger.AgentResumed, doc, reason, actor))
+	return a.cfg.Store.Resume(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentResumed, doc, reason, actor))
 }
 
 func lifeEntry(kind ledger.Kind, agent *counterfoil.Agent, reason, actor string) *ledger.Entry {
@@ -159,11 +159,11 @@ func (a *Authority) Offboard(ctx context.Context, agent, reason, actor string) (
 	if err != nil {
 		return counterfoil.Voided{}, err
 	}
-	voided, err := a.cfg.Store.Offboard(ctx, agent, lifeEntry(ledger.AgentOffboarded, doc, reason, actor))
-	if err != nil {
+	voided, err := a.cfg.Store.Offboard(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentOffboarded, doc, reason, actor))
+	if err := a.settle(err); err != nil {
 		return counterfoil.Voided{}, err
 	}
-	return voided, a.reload()
+	return voided, nil
 }
 
 // Delete removes a document that nothing refers to. An agent is offboarded.
@@ -173,6 +173,9 @@ func (a *Authority) Delete(ctx context.Context, kind, name, actor string) (count
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.reload(); err != nil {
+		return counterfoil.Voided{}, err
+	}
 	base, revision := a.cfg.Store.Registry()
 	if nounOf(base, kind, name) == nil {
 		if !slices.Contains(Kinds(), kind) {
@@ -186,15 +189,16 @@ func (a *Authority) Delete(ctx context.Context, kind, name, actor string) (count
 			return counterfoil.Voided{}, counterfoil.Refuse(counterfoil.RequestMalformed, "%s %s is in use: %s", kind, name, problem)
 		}
 	}
-	e := &ledger.Entry{
-		Kind: ledger.ConfigApplied, Actor: actor,
-		Detail: map[string]any{"documents": []any{map[string]any{"kind": kind, "name": name, "verb": "delete"}}},
+	document := map[string]any{"kind": kind, "name": name, "verb": "delete"}
+	if kind == counterfoil.KindResource {
+		document["pins"] = "dropped" // by the store, with the document
 	}
-	err := a.cfg.Store.Apply(ctx, counterfoil.Change{Base: revision, Delete: []counterfoil.DocKey{{Kind: kind, Name: name}}}, []*ledger.Entry{e})
-	if err != nil {
+	e := &ledger.Entry{Kind: ledger.ConfigApplied, Actor: actor, Detail: map[string]any{"documents": []any{document}}}
+	c := counterfoil.Change{Base: revision, Delete: []counterfoil.DocKey{{Kind: kind, Name: name}}}
+	if err := a.settle(a.cfg.Store.Apply(context.WithoutCancel(ctx), c, []*ledger.Entry{e})); err != nil {
 		return counterfoil.Voided{}, fmt.Errorf("deleting: %w", err)
 	}
-	return counterfoil.Voided{}, a.reload()
+	return counterfoil.Voided{}, nil
 }
 
 // without returns the registry less one document.

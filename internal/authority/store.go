@@ -47,12 +47,16 @@ type Recorder interface {
 }
 
 // A Registrar commits changes of what is declared and of agents' lives, like a
-// Recorder.
+// Recorder. A fault leaves open whether the change was made, until the
+// Directory says it.
 type Registrar interface {
 	Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error
 	Suspend(ctx context.Context, agent string, e *ledger.Entry) error
 	Resume(ctx context.Context, agent string, e *ledger.Entry) error
 	Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error)
+	// PinTool replaces what was pinned before.
 	PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error
 	Pin(resource, tool string) (digest string, ok bool)
+	// PinHow returns the how of the pin; empty when there is none.
+	PinHow(resource, tool string) string
 }

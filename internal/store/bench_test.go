@@ -47,12 +47,14 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(ours.rate()/theirs.rate(), "rate/file")
 			b.ReportMetric(ours.quantile(0.50)/theirs.quantile(0.50), "p50/file")
 			b.ReportMetric(ours.quantile(0.99)/theirs.quantile(0.99), "p99/file")
+			if info, err := os.Stat(f.db() + "-wal"); err == nil {
+				b.ReportMetric(float64(info.Size())/(1<<20), "wal-MiB") // it must not grow with the log
+			}
 		})
 	}
 }
 
 type measure struct {
-	mu    sync.Mutex
 	waits []time.Duration
 	wall  time.Duration
 	cpu   time.Duration

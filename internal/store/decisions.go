@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -15,7 +16,6 @@ import (
 // commit hands a decision to the sequencer and fills in, once it is committed,
 // where its entries are.
 func (s *Store) commit(ctx context.Context, d *decision) error {
-	d.done = make(chan error, 1)
 	if err := s.seq.submit(ctx, d); err != nil {
 		return err
 	}
@@ -38,11 +38,12 @@ func prepare(entries []*ledger.Entry) ([]ledger.Draft, error) {
 
 // record commits one entry together with an effect that does not change it.
 func (s *Store) record(ctx context.Context, e *ledger.Entry, d *decision) error {
-	draft, err := ledger.Prepare(e)
-	if err != nil {
+	var err error
+	if d.oneDraft[0], err = ledger.Prepare(e); err != nil {
 		return err
 	}
-	d.entries, d.drafts = []*ledger.Entry{e}, []ledger.Draft{draft}
+	d.one[0] = e
+	d.entries, d.drafts = d.one[:], d.oneDraft[:]
 	return s.commit(ctx, d)
 }
 
@@ -52,7 +53,7 @@ func (s *Store) Append(ctx context.Context, e *ledger.Entry) error {
 	if e.Kind == ledger.CallDecided || e.Kind == ledger.CallFinished {
 		return fmt.Errorf("appending a %s entry: calls are decided and finished", e.Kind)
 	}
-	return s.record(ctx, e, &decision{ends: none})
+	return s.record(ctx, e, &decision{})
 }
 
 // Refuse commits the entry of a refusal. Nothing is changed by a refusal.
@@ -60,21 +61,38 @@ func (s *Store) Refuse(ctx context.Context, e *ledger.Entry) error {
 	return s.Append(ctx, e)
 }
 
-// Decide commits a call.decided. When the payload is not nil it is kept beside
-// the tree and the entry gets a commitment to it. An allowed call is open until
-// Finish ends it, or the next start does. The caller must not act before
-// Decide has returned nil.
+// Decide commits a call.decided. When the payload is not nil the entry gets a
+// commitment to it; what is kept of it beside the tree is what the entry's class
+// says, see keep. An allowed call is open until Finish ends it, or the next
+// start does. The caller must not act before Decide has returned nil.
 func (s *Store) Decide(ctx context.Context, e *ledger.Entry, payload []byte) error {
 	if e.Kind != ledger.CallDecided {
 		return fmt.Errorf("deciding a call with a %s entry", e.Kind)
 	}
-	d := &decision{ends: none, opens: e.Decision == ledger.Allow}
+	d := &decision{opens: e.Decision == ledger.Allow}
 	if payload != nil {
-		d.salt, d.payload = make([]byte, 32), payload
+		d.salt = make([]byte, 32)
 		rand.Read(d.salt) // never fails: crypto/rand ends the process instead
 		e.PayloadCommitment = ledger.Commitment(d.salt, payload)
+		d.payload = s.keep(e.Class, payload)
 	}
 	return s.record(ctx, e, d)
+}
+
+// keep returns what is kept of a payload, with its salt: all of it where the
+// class says so; nothing of it, so that whoever has the payload can still show
+// that it is the one, where it does not; nil, so that not even the salt is
+// kept, where the class wants that.
+func (s *Store) keep(class string, payload []byte) []byte {
+	registry, _ := s.Registry()
+	c := registry.Classes[class]
+	switch {
+	case c.KeepsPayload():
+		return payload
+	case c != nil && c.Payload == counterfoil.PayloadNone:
+		return nil
+	}
+	return []byte{}
 }
 
 // Finish commits the call.finished of the open call e.Of. A call ends once:
@@ -86,7 +104,10 @@ func (s *Store) Finish(ctx context.Context, e *ledger.Entry) error {
 	if e.Of < 0 {
 		return fmt.Errorf("finishing call %d: there is no such entry", e.Of)
 	}
-	return s.record(ctx, e, &decision{ends: e.Of})
+	d := &decision{}
+	d.oneEnd[0] = e.Of
+	d.ends = d.oneEnd[:]
+	return s.record(ctx, e, d)
 }
 
 // Issue commits a token.issued: the assertion's id is used up, and agent,
@@ -99,7 +120,7 @@ func (s *Store) Issue(ctx context.Context, use counterfoil.AssertionUse, live co
 	}
 	// The agent's name has no NUL, so no two pairs give one text.
 	id := sha256.Sum256([]byte(use.Agent + "\x00" + use.ID))
-	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+	return s.record(ctx, e, &decision{effect: func(w writer) error {
 		n, err := w.exec(useAssertion, id[:], millis(use.Until), live.Agent, live.Epoch, live.Instance)
 		if err != nil {
 			return fmt.Errorf("using an assertion: %w", err)
@@ -149,7 +170,7 @@ func agentRow(w writer, agent string) (status counterfoil.Status, epoch int64, e
 // PutCode commits an enrolment code.
 func (s *Store) PutCode(ctx context.Context, code counterfoil.EnrolmentCode, e *ledger.Entry) error {
 	now := s.opt.Now()
-	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+	return s.record(ctx, e, &decision{effect: func(w writer) error {
 		if err := wantActive(w, code.Agent); err != nil {
 			return err
 		}
@@ -189,9 +210,8 @@ func (s *Store) Enroll(ctx context.Context, code [sha256.Size]byte, inst counter
 		return err
 	}
 	now := s.opt.Now()
-	inst.Status, inst.Enrolled = counterfoil.Active, fromMillis(millis(inst.Enrolled))
+	inst.Status, inst.Enrolled, inst.How = counterfoil.Active, fromMillis(millis(inst.Enrolled)), counterfoil.EnrolledByCode
 	return s.record(ctx, e, &decision{
-		ends: none,
 		effect: func(w writer) error {
 			n, err := w.exec(spendCode, code[:], inst.Agent, millis(now))
 			if err != nil {
@@ -227,7 +247,7 @@ func enrolInstance(w writer, i counterfoil.Instance) error {
 	if n != 1 {
 		return counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", i.JKT)
 	}
-	n, err = w.exec(insertInstance, i.ID, i.Agent, i.JKT, i.JWK, i.Alg, millis(i.Enrolled))
+	n, err = w.exec(insertInstance, i.ID, i.Agent, i.JKT, i.JWK, i.Alg, millis(i.Enrolled), i.How)
 	if err != nil {
 		return fmt.Errorf("keeping an instance: %w", err)
 	}
@@ -251,7 +271,6 @@ func (s *Store) BindProofKey(ctx context.Context, agent, instance, jkt string, m
 		return errors.New("binding a proof key: agent, instance or thumbprint is missing")
 	}
 	err := s.record(ctx, e, &decision{
-		ends:   none,
 		effect: func(w writer) error { return bindProofKey(w, agent, instance, jkt, int64(most)) },
 		learn: func(v *views) {
 			v.keys[jkt] = keyView{agent: agent, instance: instance, live: true}
@@ -304,24 +323,56 @@ func bindProofKey(w writer, agent, instance, jkt string, most int64) error {
 }
 
 // PinTool commits the digest of a tool's definition; how says who or what
-// vouched for it. It replaces an earlier one.
+// vouched for it. It replaces an earlier one, unless nobody vouched
+// (counterfoil.PinFirstSight): then whatever is pinned stays, nothing is
+// recorded, and the caller asks Pin which digest it is.
 func (s *Store) PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error {
-	return s.record(ctx, e, &decision{
-		ends: none,
-		effect: func(w writer) error {
-			if _, err := w.exec(putPin, resource, tool, digest, how); err != nil {
-				return fmt.Errorf("keeping a pin: %w", err)
-			}
-			return nil
-		},
-		learn: func(v *views) { v.pins[pinKey{resource, tool}] = digest },
-	})
+	put, pinned := putPin, true
+	if how == counterfoil.PinFirstSight {
+		put = putFirstPin
+	}
+	d := &decision{}
+	d.effect = func(w writer) error {
+		n, err := w.exec(put, resource, tool, digest, how)
+		if err != nil {
+			return fmt.Errorf("keeping a pin: %w", err)
+		}
+		if n != 1 {
+			// It is no refusal: the pin that was first may be of this very
+			// batch, so the answer waits until it is committed and visible.
+			pinned, d.entries, d.drafts = false, nil, []ledger.Draft{}
+		}
+		return nil
+	}
+	d.learn = func(v *views) {
+		if pinned {
+			v.pins[pinKey{resource, tool}] = pin{digest, how}
+		}
+	}
+	return s.record(ctx, e, d)
 }
 
-// SaveKeys commits keys of the issuer, each over the one of its id. What a key
-// is never changes under its id, only where it is in its life.
-func (s *Store) SaveKeys(ctx context.Context, keys []counterfoil.SigningKey, e *ledger.Entry) error {
-	return s.record(ctx, e, &decision{ends: none, effect: func(w writer) error {
+// SaveKeys commits keys of the issuer, each over the one of its id, or returns
+// ErrConflict when the keys are not those any more, each in that state, that
+// Keys returned as from. What a key is never changes under its id, only where it
+// is in its life.
+func (s *Store) SaveKeys(ctx context.Context, from, keys []counterfoil.SigningKey, e *ledger.Entry) error {
+	want := map[string]string{}
+	for _, k := range from {
+		want[k.KID] = k.State
+	}
+	return s.record(ctx, e, &decision{effect: func(w writer) error {
+		have := map[string]string{}
+		err := w.query(readSigningKeys, func(r []driver.Value) error {
+			have[r[0].(string)] = r[3].(string)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("reading signing keys: %w", err)
+		}
+		if !maps.Equal(have, want) {
+			return ErrConflict
+		}
 		for _, k := range keys {
 			var sealed driver.Value // NULL once the private half is gone
 			if k.Sealed != nil {

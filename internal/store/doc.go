@@ -26,10 +26,6 @@
 //   - Of any number of concurrent callers, exactly one wins a single-use verb.
 //   - Nothing is signed that is not committed.
 //
-// An entry that was handed to a verb belongs to the store until the verb
-// returns, and for good when the verb returns a fault: it must not be used
-// again then.
-//
 // One process has the database: a lock file beside it sees to that. What
 // crashes leave behind is repaired by Open: SQLite rolls back what was not
 // committed, and decisions without an end get one.

@@ -94,7 +94,11 @@ func steps(t *testing.T) []step {
 			return s.PinTool(ctx, "bank", "pay", "d", "apply", entry(ledger.ToolPinned, ""))
 		}, func(s *Store) bool { _, ok := s.Pin("bank", "pay"); return ok }},
 		{"save keys", false, ledger.KeyRotated, func(ctx context.Context, s *Store) error {
-			return s.SaveKeys(ctx, []counterfoil.SigningKey{{KID: "k", Purpose: "p", Alg: "a", State: "next", JWK: []byte(`{}`)}}, entry(ledger.KeyRotated, ""))
+			from, err := s.Keys(ctx)
+			if err != nil {
+				return err
+			}
+			return s.SaveKeys(ctx, from, []counterfoil.SigningKey{{KID: "k", Purpose: "p", Alg: "a", State: "next", JWK: []byte(`{}`)}}, entry(ledger.KeyRotated, ""))
 		}, func(s *Store) bool { keys, err := s.Keys(context.Background()); return err == nil && len(keys) == 1 }},
 		{"suspend", true, ledger.AgentSuspended, func(ctx context.Context, s *Store) error {
 			return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll"))
@@ -571,4 +575,60 @@ func TestClose(t *testing.T) {
 	if n, root := s.Head(); c.Size != n || c.Hash != root {
 		t.Errorf("the last checkpoint is of %d entries", c.Size)
 	}
+}
+
+// What does not fit into one commit goes into the next: nobody is forgotten,
+// also not by Close.
+func TestMoreThanOneCommitHolds(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	gate, entered := make(chan struct{}), make(chan struct{}, 64)
+	f.opt.wrap = func(w writer) writer {
+		return &faulty{writer: w, before: func(s statement) error {
+			if s == commit {
+				entered <- struct{}{}
+				<-gate
+			}
+			return nil
+		}}
+	}
+	release := make(chan struct{})
+	go func() { // the store writes to begin its log, before there is one
+		<-entered
+		gate <- struct{}{}
+		close(release)
+	}()
+	s := f.open()
+	<-release
+	var wg sync.WaitGroup
+	put := func() {
+		wg.Go(func() {
+			e := entry(ledger.ServerStarted, "")
+			e.Detail = map[string]any{"room": strings.Repeat("x", ledger.MaxEntry/2)}
+			if err := s.Append(context.Background(), e); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	put()
+	<-entered // a commit is under way; the others wait for the next
+	const others = 40
+	for range others {
+		put()
+	}
+	for waitingFor(s) < others {
+		runtime.Gosched()
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	close(gate)
+	wg.Wait()
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Decisions != others+1 || st.Batches < 3 {
+		t.Errorf("%+v", st)
+	}
+	f.opt.wrap = nil
+	f.checkLedger(f.open(), nil)
 }

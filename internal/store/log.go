@@ -300,39 +300,52 @@ func newest(data []byte) string {
 // records, newest first: what a verifier must remember after a restart.
 func (s *Store) RecentProofs(ctx context.Context, since time.Time, fn func(hash string, at time.Time)) error {
 	bound := ledger.FormatTime(since)
+	r := proofReader{fn: fn}
 	return s.backwards(ctx, func(g segment) (bool, error) {
-		old := false
-		err := g.each(g.first, math.MaxInt64, func(_ int64, entry []byte) error {
-			var proof, at string
-			err := ledger.Members(entry, func(name, value []byte) bool {
-				switch string(name) {
-				case "proof":
-					proof = ledger.Text(value)
-				case "time":
-					at = ledger.Text(value)
-					return false
-				}
-				return true
-			})
-			if err != nil {
-				return err
-			}
-			if at < bound {
-				old = true
-				return nil
-			}
-			if proof == "" {
-				return nil
-			}
-			t, err := ledger.ParseTime(at)
-			if err != nil {
-				return err
-			}
-			fn(proof, t)
-			return nil
-		})
-		return !old, err
+		if newest(g.data) < bound {
+			return false, nil
+		}
+		return true, g.each(g.first, math.MaxInt64, func(_ int64, entry []byte) error { return r.read(entry, bound) })
 	})
+}
+
+// A proofReader reads proofs out of entries. There may be a million, and a
+// server that waits for them.
+type proofReader struct {
+	fn        func(hash string, at time.Time)
+	proof, at []byte // of the entry that is read; parts of it
+	time      time.Time
+	text      string // what time was read from: entries of one commit share it
+}
+
+func (r *proofReader) read(entry []byte, bound string) error {
+	r.proof, r.at = nil, nil
+	if err := ledger.Members(entry, r.member); err != nil {
+		return err
+	}
+	if r.proof == nil || len(r.at) < 2 || string(r.at[1:len(r.at)-1]) < bound {
+		return nil
+	}
+	if string(r.at) != r.text {
+		t, err := ledger.ParseTime(ledger.Text(r.at))
+		if err != nil {
+			return err
+		}
+		r.time, r.text = t, string(r.at)
+	}
+	r.fn(ledger.Text(r.proof), r.time)
+	return nil
+}
+
+func (r *proofReader) member(name, value []byte) bool {
+	switch string(name) {
+	case "proof":
+		r.proof = value
+	case "time":
+		r.at = value
+		return false
+	}
+	return true
 }
 
 // Unfinished returns the indexes of the calls that were allowed and have no end
@@ -354,8 +367,9 @@ func (s *Store) Unfinished(ctx context.Context) ([]int64, error) {
 }
 
 // Payload returns the payload that is kept for an entry, and its salt:
-// ledger.Commitment of both is what the entry says. ErrNoEntry when there is
-// none, or it was erased.
+// ledger.Commitment of both is what the entry says. The payload is empty when
+// the salt alone is kept; a payload is JSON and so never empty itself.
+// ErrNoEntry when there is neither, or it was erased.
 func (s *Store) Payload(ctx context.Context, index int64) (salt, payload []byte, err error) {
 	err = s.reads.QueryRowContext(ctx, textPayload, index).Scan(&salt, &payload)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -74,7 +74,7 @@ func (s *Store) release() {
 	if s.seq != nil && s.seq.w != nil {
 		s.seq.w.close()
 	}
-	s.lock.release()
+	_ = s.lock.release() // nothing was written through it
 }
 
 const advice = "; restore a backup with `counterfoil restore`, or move the file away to begin an empty log"
@@ -170,7 +170,7 @@ func (s *Store) ownLog() error {
 		args []driver.Value
 	}{{begin, nil}, {putMeta, []driver.Value{"origin", s.opt.Origin}}, {putMeta, []driver.Value{"revision", "1"}}, {commit, nil}} {
 		if _, err := w.exec(step.s, step.args...); err != nil {
-			w.exec(rollback)
+			abort(w)
 			return fmt.Errorf("beginning a log: %w", err)
 		}
 	}
@@ -293,8 +293,8 @@ func (s *Store) start() {
 
 // endDangling ends the calls that the last run left open.
 func (s *Store) endDangling(ctx context.Context, dangling []int64) error {
-	for _, i := range dangling {
-		if err := s.endUnknown(ctx, i, "the server stopped before the call had an end"); err != nil {
+	for some := range slices.Chunk(dangling, maxBatch) {
+		if err := s.endUnknown(ctx, some, "the server stopped before the call had an end"); err != nil {
 			return err
 		}
 	}

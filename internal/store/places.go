@@ -107,7 +107,7 @@ func (s *Store) sign() (ledger.Checkpoint, error) {
 
 // keepCheckpoint writes a checkpoint of now to every place. A place that does
 // not take it stops nobody.
-func (s *Store) keepCheckpoint(context.Context) error {
+func (s *Store) keepCheckpoint() error {
 	c, err := s.sign()
 	if err != nil {
 		s.opt.Log.Error("signing a checkpoint", "error", err)
@@ -133,7 +133,7 @@ func (s *Store) keepCheckpoints(ctx context.Context, tick <-chan time.Time) {
 			return
 		case <-s.changed:
 		}
-		_ = s.keepCheckpoint(ctx) // logged and counted there
+		_ = s.keepCheckpoint() // logged and counted there
 		next := tick
 		var timer *time.Timer
 		if next == nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -27,17 +28,21 @@ func (s *Store) Apply(ctx context.Context, c counterfoil.Change, entries []*ledg
 	if err != nil {
 		return err
 	}
-	return s.commit(ctx, &decision{entries: entries, drafts: drafts, ends: none, effect: p.effect, learn: p.learn})
+	return s.commit(ctx, &decision{entries: entries, drafts: drafts, effect: p.effect, learn: p.learn})
 }
 
 // A changePlan is a change with everything parsed.
 type changePlan struct {
 	counterfoil.Change
-	next   string // the revision after it
-	epoch  int64  // of agents that begin their life
-	nouns  []noun
-	begins []string          // agents that did; filled in by the effect
-	ended  map[string]string // instance to agent, of EndKeys
+	next  string // the revision after it
+	epoch int64  // of agents that begin their life
+	nouns []noun
+	ended map[string]string // instance to agent, of EndKeys
+
+	// Filled in by the effect.
+	begins   []string                          // agents that began their life
+	states   map[string]counterfoil.AgentState // of Void
+	unpinned []counterfoil.ToolID              // of Unpin
 }
 
 func (s *Store) planChange(c counterfoil.Change) (*changePlan, error) {
@@ -45,7 +50,7 @@ func (s *Store) planChange(c counterfoil.Change) (*changePlan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("applying a change: %w", err)
 	}
-	p := &changePlan{Change: c, next: next, epoch: millis(s.opt.Now()), ended: map[string]string{}}
+	p := &changePlan{Change: c, next: next, epoch: millis(s.opt.Now()), ended: map[string]string{}, states: map[string]counterfoil.AgentState{}}
 	for _, d := range c.Put {
 		n, err := parseDocument(d)
 		if err != nil {
@@ -63,7 +68,7 @@ func (s *Store) planChange(c counterfoil.Change) (*changePlan, error) {
 		if err := checkInstance(inst); err != nil {
 			return nil, err
 		}
-		inst.Status, inst.Enrolled = counterfoil.Active, fromMillis(millis(inst.Enrolled))
+		inst.Status, inst.Enrolled, inst.How = counterfoil.Active, fromMillis(millis(inst.Enrolled)), counterfoil.EnrolledByManifest
 		p.NewKeys[i] = inst
 	}
 	for _, id := range c.EndKeys {
@@ -102,6 +107,15 @@ func (p *changePlan) effect(w writer) error {
 		if n != 1 {
 			return fmt.Errorf("deleting %s %q: there is none", k.Kind, k.Name)
 		}
+		if k.Kind == counterfoil.KindResource {
+			// A later resource of that name is another server.
+			if _, err := w.exec(dropPins, k.Name); err != nil {
+				return fmt.Errorf("dropping the pins of %q: %w", k.Name, err)
+			}
+		}
+	}
+	if err := p.narrow(w); err != nil {
+		return err
 	}
 	for id, agent := range p.ended {
 		if err := endInstanceAndKeys(w, id, agent); err != nil {
@@ -114,6 +128,34 @@ func (p *changePlan) effect(w writer) error {
 		}
 		if err := enrolInstance(w, inst); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// narrow takes back what the agents and tools of before may not keep.
+func (p *changePlan) narrow(w writer) error {
+	for _, agent := range p.Void {
+		n, err := w.exec(voidTokens, agent, p.epoch)
+		if err != nil {
+			return fmt.Errorf("voiding the tokens of %q: %w", agent, err)
+		}
+		if n != 1 {
+			return fmt.Errorf("voiding the tokens of %q: it is not known, or offboarded", agent)
+		}
+		status, epoch, err := agentRow(w, agent)
+		if err != nil {
+			return err
+		}
+		p.states[agent] = counterfoil.AgentState{Status: status, Epoch: epoch}
+	}
+	for _, t := range p.Unpin {
+		n, err := w.exec(dropFirstPin, t.Resource, t.Tool, counterfoil.PinFirstSight)
+		if err != nil {
+			return fmt.Errorf("dropping the pin of %s: %w", t, err)
+		}
+		if n == 1 {
+			p.unpinned = append(p.unpinned, t)
 		}
 	}
 	return nil
@@ -158,7 +200,14 @@ func (p *changePlan) learn(v *views) {
 	}
 	for _, k := range p.Delete {
 		remove(r, k)
+		if k.Kind == counterfoil.KindResource {
+			maps.DeleteFunc(v.pins, func(at pinKey, _ pin) bool { return at.resource == k.Name })
+		}
 	}
+	for _, t := range p.unpinned {
+		delete(v.pins, pinKey{t.Resource, t.Tool})
+	}
+	maps.Copy(v.agents, p.states)
 	v.registry, v.revision = r, p.next
 	for _, agent := range p.begins {
 		v.agents[agent] = counterfoil.AgentState{Status: counterfoil.Active, Epoch: p.epoch}
@@ -187,7 +236,6 @@ func (s *Store) live(ctx context.Context, agent string, e *ledger.Entry, move fu
 	c := &lifeChange{agent: agent, now: millis(s.opt.Now()), entry: *e}
 	d := &decision{
 		entries: []*ledger.Entry{&c.entry},
-		ends:    none,
 		effect: func(w writer) error {
 			if err := move(c, w); err != nil {
 				return err

@@ -1,12 +1,10 @@
 package store
 
 import (
-	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -18,7 +16,7 @@ import (
 
 const (
 	maxBatch      = 1024     // decisions in one commit
-	maxBatchBytes = 16 << 20 // of entries in one commit
+	maxBatchBytes = 16 << 20 // of entries and payloads in one commit
 	maxWaiting    = 1 << 16  // decisions in the queue; beyond it callers are refused at once
 
 	// A segment is what one read of an entry reads.
@@ -33,39 +31,6 @@ const (
 	// openEvery is how many entries the list of open decisions may lag behind
 	// the log: what a start reads through.
 	openEvery = 1 << 16
-)
-
-// none is the decision that nothing ends.
-const none = -1
-
-// A decision is what a caller hands in: an effect, or none, and its entries.
-type decision struct {
-	entries []*ledger.Entry
-	drafts  []ledger.Draft // of entries; nil where the effect changes them
-	effect  func(writer) error
-	learn   func(*views) // after the commit; nil when nothing in memory changes
-
-	salt, payload []byte // of the first entry
-	opens         bool   // the first entry is a call that is now open
-	ends          int64  // index of the open call that the first entry ends, or none
-
-	// Set by the sequencer, read by the caller once it is answered.
-	index int64
-	time  string
-
-	fate atomic.Int32
-	done chan error
-}
-
-// Fates of a decision. The caller leaves by waiting→left or taken→lost, the
-// sequencer moves by waiting→taken→answered; each step is one swap, so both
-// agree on who was first.
-const (
-	waiting  int32 = iota
-	taken          // in a batch
-	left           // the caller gave up before that: nothing happens
-	lost           // the caller gave up after that
-	answered       //
 )
 
 // A sequencer is the only one that writes. All but the queue is used by its
@@ -107,52 +72,6 @@ type batch struct {
 	openSaved bool
 }
 
-var errClosed = errors.New("the store is closed")
-
-// submit queues a decision and waits for its fate.
-func (q *sequencer) submit(ctx context.Context, d *decision) error {
-	if err := ctx.Err(); err != nil {
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, fmt.Errorf("waiting for the ledger: %w", err))
-	}
-	if err := q.enqueue(d); err != nil {
-		return err
-	}
-	select {
-	case err := <-d.done:
-		return err
-	case <-ctx.Done():
-	}
-	if d.fate.CompareAndSwap(waiting, left) {
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, fmt.Errorf("waiting for the ledger: %w", ctx.Err()))
-	}
-	if d.fate.CompareAndSwap(taken, lost) {
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, fmt.Errorf("waiting for a commit that is under way: %w", ctx.Err()))
-	}
-	return <-d.done // answered in this very moment
-}
-
-func (q *sequencer) enqueue(d *decision) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed {
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, errClosed)
-	}
-	if len(q.queue) >= maxWaiting {
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, fmt.Errorf("%d decisions wait for the ledger already", len(q.queue)))
-	}
-	q.queue = append(q.queue, d)
-	q.wake()
-	return nil
-}
-
-// wake is called with the lock held.
-func (q *sequencer) wake() {
-	select {
-	case q.arrived <- struct{}{}:
-	default:
-	}
-}
-
 // run works until the queue is closed and empty.
 func (q *sequencer) run(probe <-chan time.Time) {
 	work := make([]*decision, 0, maxBatch)
@@ -166,32 +85,14 @@ func (q *sequencer) run(probe <-chan time.Time) {
 			q.probe()
 			continue
 		}
-		var end bool
-		work, end = q.take(work[:0])
-		if len(work) > 0 {
+		if work = q.take(work[:0]); len(work) > 0 {
 			q.commit(work)
 		}
 		clear(work)
-		if end {
+		if q.ended() {
 			return
 		}
 	}
-}
-
-// take returns what waits, at most a batch, and whether nothing will ever come
-// after it.
-func (q *sequencer) take(work []*decision) (_ []*decision, end bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := min(len(q.queue), maxBatch)
-	work = append(work, q.queue[:n]...)
-	rest := copy(q.queue, q.queue[n:])
-	clear(q.queue[rest:])
-	q.queue = q.queue[:rest]
-	if rest > 0 {
-		q.wake()
-	}
-	return work, q.closed && rest == 0
 }
 
 // commit makes one transaction of the decisions and answers each of them.
@@ -212,13 +113,13 @@ func (q *sequencer) commit(work []*decision) {
 		return
 	}
 	q.adopt()
-	q.answerAll(q.batch.members, nil)
 	q.store.committed(len(q.batch.members), q.batch.bytes)
+	q.answerAll(q.batch.members, nil)
 }
 
 // clock reads the time for a batch. When the clock has stepped back, nothing
-// is decided until it has caught up: used ids may have been forgotten already
-// (threats: time is what makes a used proof unusable).
+// is decided until it has caught up: the ids of used proofs may have been
+// forgotten already, and their time would make them good again.
 func (q *sequencer) clock() error {
 	now := q.store.opt.Now()
 	if now.After(q.latest) {
@@ -245,7 +146,7 @@ func (q *sequencer) begin() error {
 	}
 	if _, err := q.w.exec(begin); err != nil {
 		// A rollback that failed may have left a transaction open.
-		q.w.exec(rollback)
+		abort(q.w)
 		if _, again := q.w.exec(begin); again != nil {
 			return fmt.Errorf("beginning a transaction: %w", err)
 		}
@@ -277,17 +178,6 @@ func (q *sequencer) stageAll(work []*decision) error {
 	return nil
 }
 
-// requeue puts decisions back to the front of the queue.
-func (q *sequencer) requeue(rest []*decision) {
-	if len(rest) == 0 {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.queue = append(append(make([]*decision, 0, len(rest)+len(q.queue)), rest...), q.queue...)
-	q.wake()
-}
-
 // stage runs a decision's effect and adds its entries to the batch. A refusal
 // concerns this decision alone, and nothing of it stays; err concerns the
 // whole transaction.
@@ -297,9 +187,9 @@ func (q *sequencer) stage(d *decision) (refusal, err error) {
 			return refusal, err
 		}
 	}
-	if d.ends != none {
-		if _, ok := q.open[d.ends]; !ok {
-			return fmt.Errorf("ending call %d: it is not an open call: it ended already, or never was", d.ends), nil
+	for _, i := range d.ends {
+		if _, ok := q.open[i]; !ok {
+			return fmt.Errorf("ending call %d: it is not an open call: it ended already, or never was", i), nil
 		}
 	}
 	index := q.batch.tree.Size()
@@ -307,11 +197,12 @@ func (q *sequencer) stage(d *decision) (refusal, err error) {
 		if _, err := q.w.exec(insertPayload, index, d.salt, d.payload); err != nil {
 			return nil, fmt.Errorf("keeping a payload: %w", err)
 		}
+		q.batch.bytes += len(d.payload)
 	}
 	d.index, d.time = index, q.batch.at
-	if d.ends != none {
-		delete(q.open, d.ends)
-		q.batch.ended = append(q.batch.ended, d.ends)
+	for _, i := range d.ends {
+		delete(q.open, i)
+		q.batch.ended = append(q.batch.ended, i)
 	}
 	if d.opens {
 		q.open[index] = struct{}{}
@@ -422,7 +313,7 @@ func (q *sequencer) purge() error {
 
 // fail undoes a batch, in memory too, and answers everyone in it.
 func (q *sequencer) fail(work []*decision, cause error) {
-	q.w.exec(rollback) // an error says that there was nothing to roll back
+	abort(q.w)
 	q.store.setBroken(cause)
 	if q.doubt {
 		// When even this cannot be read, the next batch begins with it.
@@ -529,7 +420,7 @@ func (q *sequencer) probe() {
 		return
 	}
 	if err := q.tryWrite(); err != nil {
-		q.w.exec(rollback)
+		abort(q.w)
 		q.store.setBroken(err)
 		return
 	}
@@ -548,6 +439,10 @@ func (q *sequencer) tryWrite() error {
 	return nil
 }
 
+// abort ends a transaction that is not to be. An error says that there was none
+// any more, which is as well: SQLite ends some by itself.
+func abort(w writer) { _, _ = w.exec(rollback) }
+
 func readSize(w writer) (int64, error) {
 	var size int64
 	err := w.query(readHead, func(r []driver.Value) error {
@@ -555,14 +450,6 @@ func readSize(w writer) (int64, error) {
 		return nil
 	})
 	return size, err
-}
-
-// close lets no more decisions in; what waits is still done.
-func (q *sequencer) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = true
-	q.wake()
 }
 
 // saveOpen writes the list of open calls as of a size of the log.
@@ -591,42 +478,7 @@ func (q *sequencer) saveOpenAlone() error {
 		_, err = q.w.exec(commit)
 	}
 	if err != nil {
-		q.w.exec(rollback)
+		abort(q.w)
 	}
 	return err
-}
-
-// settle brings home what the checkpointer could not, because the log grew
-// under it. It is little, and then the WAL begins anew instead of growing.
-func (q *sequencer) settle() {
-	if err := q.w.query(checkpointWAL, func([]driver.Value) error { return nil }); err != nil {
-		q.store.opt.Log.Warn("bringing the WAL home", "error", err)
-	}
-}
-
-// walTarget is how many bytes of entries make the checkpointer work.
-const walTarget = 4 << 20
-
-// bringHome copies the WAL into the database, on a connection of its own, so
-// that no commit waits for it.
-func (s *Store) bringHome(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.filled:
-		}
-		s.walSize.Store(0)
-		var busy, frames, home int64
-		err := s.reads.QueryRowContext(ctx, sqliteTexts[checkpointWAL]).Scan(&busy, &frames, &home)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.opt.Log.Warn("bringing the WAL home", "error", err)
-			}
-			continue
-		}
-		if home < frames {
-			signal(s.settle)
-		}
-	}
 }

@@ -46,6 +46,7 @@ const (
 	suspendAgent
 	resumeAgent
 	offboardAgent
+	voidTokens
 	readAgents
 
 	insertInstance
@@ -73,6 +74,9 @@ const (
 	readSigningKeys
 
 	putPin
+	putFirstPin
+	dropPins
+	dropFirstPin
 	readPins
 
 	fillProbe
@@ -108,16 +112,17 @@ var sqliteTexts = [statements]string{
 	resumeAgent:  `UPDATE agents SET status = 'active' WHERE name = ? AND status = 'suspended'`,
 	offboardAgent: `UPDATE agents SET status = 'offboarded', epoch = max(epoch + 1, ?2)
 		WHERE name = ?1 AND status <> 'offboarded'`,
+	voidTokens: `UPDATE agents SET epoch = max(epoch + 1, ?2) WHERE name = ?1 AND status <> 'offboarded'`,
 	readAgents: `SELECT name, status, epoch FROM agents`,
 
-	insertInstance: `INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled)
-		VALUES (?, ?, ?, ?, ?, 'active', ?) ON CONFLICT DO NOTHING`,
+	insertInstance: `INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled, how)
+		VALUES (?, ?, ?, ?, ?, 'active', ?, ?) ON CONFLICT DO NOTHING`,
 	endInstance:          `UPDATE instances SET status = 'offboarded' WHERE id = ?1 AND agent = ?2 AND status <> 'offboarded'`,
 	endInstancesOfAgent:  `UPDATE instances SET status = 'offboarded' WHERE agent = ?`,
 	liveInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status = 'active' ORDER BY id`,
 	liveInstance: `SELECT 1 FROM instances i JOIN agents a ON a.name = i.agent
 		WHERE i.id = ?1 AND i.agent = ?2 AND i.status = 'active' AND a.status = 'active'`,
-	readInstances: `SELECT id, agent, jkt, jwk, alg, status, enrolled FROM instances`,
+	readInstances: `SELECT id, agent, jkt, jwk, alg, status, enrolled, how FROM instances`,
 
 	insertKey:         `INSERT INTO keys (jkt, agent, instance, registered, live) VALUES (?, ?, ?, ?, 1) ON CONFLICT DO NOTHING`,
 	keyOwner:          `SELECT agent, instance, live FROM keys WHERE jkt = ?`,
@@ -148,7 +153,10 @@ var sqliteTexts = [statements]string{
 
 	putPin: `INSERT INTO pins (resource, tool, digest, how) VALUES (?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET digest = excluded.digest, how = excluded.how`,
-	readPins: `SELECT resource, tool, digest FROM pins`,
+	putFirstPin:  `INSERT INTO pins (resource, tool, digest, how) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+	dropPins:     `DELETE FROM pins WHERE resource = ?`,
+	dropFirstPin: `DELETE FROM pins WHERE resource = ? AND tool = ? AND how = ?`,
+	readPins:     `SELECT resource, tool, digest, how FROM pins`,
 
 	fillProbe: `INSERT INTO probe (id, room) VALUES (1, zeroblob(65536)) ON CONFLICT DO UPDATE SET room = excluded.room`,
 	freeProbe: `DELETE FROM probe`,
@@ -263,7 +271,7 @@ func (w *sqliteWriter) query(s statement, row func([]driver.Value) error, args .
 	defer rows.Close()
 	values := make([]driver.Value, len(rows.Columns()))
 	for {
-		if err := rows.Next(values); err == io.EOF {
+		if err := rows.Next(values); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -298,7 +306,7 @@ func (w *sqliteWriter) pragma(text string) (string, error) {
 	}
 	defer rows.Close()
 	values := make([]driver.Value, len(rows.Columns()))
-	if err := rows.Next(values); err == io.EOF {
+	if err := rows.Next(values); errors.Is(err, io.EOF) {
 		return "", nil
 	} else if err != nil {
 		return "", err
@@ -349,7 +357,7 @@ func (w *sqliteWriter) migrate(path string) error {
 		}
 		err = w.script(fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA application_id = %d; PRAGMA user_version = %d;\nCOMMIT", b, applicationID, i+1))
 		if err != nil {
-			w.script("ROLLBACK")
+			_ = w.script("ROLLBACK") // an error says that SQLite has done it
 			return fmt.Errorf("bringing the schema to version %d: %w", i+1, err)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// ErrConflict says that the registry is not of the revision any more that a
+// ErrConflict says that the registry, or the keyring, is not any more what a
 // change was computed from: compute it again.
-var ErrConflict = errors.New("the registry was changed meanwhile")
+var ErrConflict = errors.New("what the change was computed from was changed meanwhile")
 
 // Options are what a store is opened with. Now, Origin, Signer and Verifier
 // are required.
@@ -72,6 +72,8 @@ type Store struct {
 	stop    context.CancelFunc
 	workers sync.WaitGroup // keeper, checkpointer, and those who end abandoned calls
 	done    chan struct{}  // closed when the sequencer has ended
+	closing sync.Once
+	closed  error // what Close returns; set by closing
 
 	signed struct { // the newest checkpoint
 		sync.Mutex
@@ -138,7 +140,8 @@ func (s *Store) committed(decisions, bytes int) {
 	s.stats.decisions.Add(int64(decisions))
 	s.stats.batches.Add(1)
 	s.stats.bytes.Add(int64(bytes))
-	if s.walSize.Add(int64(bytes)) >= walTarget {
+	// Beside the entries a commit writes the pages that it changes in part.
+	if s.walSize.Add(int64(bytes)+3*pageSize) >= walTarget {
 		signal(s.filled)
 	}
 	signal(s.changed)
@@ -154,44 +157,53 @@ func signal(c chan struct{}) {
 
 // Close waits for the decisions that were handed in, signs the last checkpoint
 // and closes the database. Decisions that are handed in from then on are
-// refused.
+// refused. Closing again returns what the first one did.
 func (s *Store) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Store) close() error {
 	s.seq.close()
 	<-s.done
 	s.stop()
 	s.workers.Wait()
-	err := s.keepCheckpoint(context.Background())
-	if s.seq.w != nil {
-		err = errors.Join(err, s.seq.saveOpenAlone(), s.reads.Close(), s.seq.w.close())
-		s.seq.w = nil
-	}
-	return errors.Join(err, s.lock.release())
+	return errors.Join(s.keepCheckpoint(), s.seq.saveOpenAlone(), s.reads.Close(), s.seq.w.close(), s.lock.release())
 }
 
 // abandon ends an allowed call whose caller was not told that it was. It does
 // not wait: when it fails, the next start does it.
 func (s *Store) abandon(index int64, why string) {
 	s.workers.Go(func() {
-		if err := s.endUnknown(context.Background(), index, why); err != nil {
+		if err := s.endUnknown(context.Background(), []int64{index}, why); err != nil {
 			s.opt.Log.Warn("ending an abandoned call", "entry", index, "error", err)
 		}
 	})
 }
 
-// endUnknown appends the end of an open call of which nobody knows the end.
-func (s *Store) endUnknown(ctx context.Context, index int64, why string) error {
-	b, err := s.Entry(ctx, index)
+// endUnknown commits the ends of open calls of which nobody knows the end, all
+// or none of them.
+func (s *Store) endUnknown(ctx context.Context, indexes []int64, why string) error {
+	var ends []*ledger.Entry
+	for _, i := range indexes {
+		b, err := s.Entry(ctx, i)
+		if err != nil {
+			return err
+		}
+		e, err := ledger.Parse(b)
+		if err != nil {
+			return err
+		}
+		ends = append(ends, &ledger.Entry{
+			Kind: ledger.CallFinished, Of: i, RequestID: e.RequestID, Agent: e.Agent, Owner: e.Owner, Instance: e.Instance,
+			Resource: e.Resource, Tool: e.Tool, Task: e.Task, Outcome: ledger.OutcomeUnknown, Reason: why,
+		})
+	}
+	drafts, err := prepare(ends)
 	if err != nil {
 		return err
 	}
-	e, err := ledger.Parse(b)
-	if err != nil {
-		return err
-	}
-	return s.Finish(ctx, &ledger.Entry{
-		Kind: ledger.CallFinished, Of: index, RequestID: e.RequestID, Agent: e.Agent, Owner: e.Owner, Instance: e.Instance,
-		Resource: e.Resource, Tool: e.Tool, Task: e.Task, Outcome: ledger.OutcomeUnknown, Reason: why,
-	})
+	return s.commit(ctx, &decision{entries: ends, drafts: drafts, ends: indexes})
 }
 
 var _ interface {

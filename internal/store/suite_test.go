@@ -32,6 +32,11 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"SigningKeys":              suiteSigningKeys,
 		"Calls":                    suiteCalls,
 		"Pins":                     suitePins,
+		"FirstSight":               suiteFirstSight,
+		"Unpin":                    suiteUnpin,
+		"Void":                     suiteVoid,
+		"HowInstancesCameToBe":     suiteHow,
+		"Payloads":                 suitePayloads,
 		"Reads":                    suiteReads,
 		"ExactlyOneWins":           suiteExactlyOne,
 		"RefusalsLeaveNothing":     suiteRefusals,
@@ -458,6 +463,11 @@ func suiteRevoked(t *testing.T, s *subject) {
 	s.instance("ins_2", "planner")
 	caller := counterfoil.Caller{Agent: "payroll", Instance: "ins_1", Epoch: s.AgentState("payroll").Epoch, JKT: "jkt-ins_1"}
 	s.wantDone(s.Revoked(ctx, caller))
+	// A proof key that the instance bound is as good as its own.
+	s.wantDone(s.BindProofKey(ctx, "payroll", "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
+	bound := caller
+	bound.JKT = "bound"
+	s.wantDone(s.Revoked(ctx, bound))
 	for name, spoil := range map[string]func(*counterfoil.Caller){
 		"zero":               func(c *counterfoil.Caller) { *c = counterfoil.Caller{} },
 		"unknown agent":      func(c *counterfoil.Caller) { c.Agent = "nobody" },
@@ -466,6 +476,8 @@ func suiteRevoked(t *testing.T, s *subject) {
 		"unknown instance":   func(c *counterfoil.Caller) { c.Instance = "ins_9" },
 		"another's instance": func(c *counterfoil.Caller) { c.Instance = "ins_2" },
 		"another's key":      func(c *counterfoil.Caller) { c.JKT = "jkt-ins_2" },
+		"nobody's key":       func(c *counterfoil.Caller) { c.JKT = "jkt-ins_9" },
+		"no key":             func(c *counterfoil.Caller) { c.JKT = "" },
 	} {
 		c := caller
 		spoil(&c)
@@ -491,9 +503,10 @@ func suiteSigningKeys(t *testing.T, s *subject) {
 	key := counterfoil.SigningKey{KID: "k1", Purpose: "access-token", Alg: "ES256", State: "next", JWK: []byte(`{}`), Sealed: []byte{1}, Created: now}
 	other := key
 	other.KID, other.Created = "k2", now.Add(time.Second)
-	s.wantDone(s.SaveKeys(ctx, []counterfoil.SigningKey{other, key}, entry(ledger.KeyRotated, "")))
+	s.wantDone(s.SaveKeys(ctx, nil, []counterfoil.SigningKey{other, key}, entry(ledger.KeyRotated, "")))
+	from := []counterfoil.SigningKey{key, other}
 	key.State, key.Sealed, key.ActiveAt, key.RetiredAt = "retired", nil, now, now.Add(time.Hour)
-	s.wantDone(s.SaveKeys(ctx, []counterfoil.SigningKey{key}, entry(ledger.KeyRotated, "")))
+	s.wantDone(s.SaveKeys(ctx, from, []counterfoil.SigningKey{key}, entry(ledger.KeyRotated, "")))
 	for range 2 {
 		keys, err := s.Keys(ctx)
 		s.wantDone(err)
@@ -506,8 +519,16 @@ func suiteSigningKeys(t *testing.T, s *subject) {
 	swapped := other
 	swapped.JWK = []byte(`{"kty":"EC"}`)
 	before := s.size()
+	stored, err := s.Keys(ctx)
+	s.wantDone(err)
 	key.State = "removed"
-	if err := s.SaveKeys(ctx, []counterfoil.SigningKey{key, swapped}, entry(ledger.KeyRotated, "")); err == nil {
+	// What was computed from another state of the table is not kept.
+	for name, from := range map[string][]counterfoil.SigningKey{"an older state": from, "fewer keys": stored[:1], "no keys": nil} {
+		if err := s.SaveKeys(ctx, from, []counterfoil.SigningKey{key}, entry(ledger.KeyRotated, "")); !errors.Is(err, ErrConflict) {
+			t.Errorf("computed from %s: %v", name, err)
+		}
+	}
+	if err := s.SaveKeys(ctx, stored, []counterfoil.SigningKey{key, swapped}, entry(ledger.KeyRotated, "")); err == nil {
 		t.Error("a key was replaced under its id")
 	}
 	keys, err := s.Keys(ctx)
@@ -515,6 +536,7 @@ func suiteSigningKeys(t *testing.T, s *subject) {
 	if keys[0].State != "retired" || s.size() != before {
 		t.Error("half of it was kept")
 	}
+	s.wantDone(s.SaveKeys(ctx, stored, []counterfoil.SigningKey{key}, entry(ledger.KeyRotated, "")))
 }
 
 func suiteCalls(t *testing.T, s *subject) {
@@ -806,8 +828,8 @@ func suiteRefusals(t *testing.T, s *subject) {
 		t.Errorf("%d tokens and %d calls are recorded", len(issued), len(calls))
 	}
 	for _, c := range calls {
-		if salt, payload, err := s.Payload(ctx, c.Index); err != nil || ledger.Commitment(salt, payload) != c.PayloadCommitment {
-			t.Fatalf("the payload of %d is not its own: %v", c.Index, err)
+		if salt, _, err := s.Payload(ctx, c.Index); err != nil || ledger.Commitment(salt, []byte(`{}`)) != c.PayloadCommitment {
+			t.Fatalf("the salt of %d is not its own: %v", c.Index, err)
 		}
 	}
 }
@@ -830,7 +852,7 @@ func suiteVisible(t *testing.T, s *subject) {
 				}
 				break
 			}
-			caller := counterfoil.Caller{Agent: name, Instance: "ins_" + name, Epoch: s.AgentState(name).Epoch}
+			caller := counterfoil.Caller{Agent: name, Instance: "ins_" + name, Epoch: s.AgentState(name).Epoch, JKT: "jkt-ins_" + name}
 			if err := s.Revoked(ctx, caller); err != nil {
 				t.Errorf("acknowledged and not visible: %v", err)
 			}

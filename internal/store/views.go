@@ -24,7 +24,7 @@ type views struct {
 	instances map[string]counterfoil.Instance
 	ofAgent   map[string][]string // ids of an agent's instances, in order of enrolment
 	keys      map[string]keyView
-	pins      map[pinKey]string
+	pins      map[pinKey]pin
 }
 
 type keyView struct {
@@ -34,6 +34,8 @@ type keyView struct {
 
 type pinKey struct{ resource, tool string }
 
+type pin struct{ digest, how string }
+
 func newViews() *views {
 	return &views{
 		registry:  counterfoil.NewRegistry(),
@@ -41,7 +43,7 @@ func newViews() *views {
 		instances: map[string]counterfoil.Instance{},
 		ofAgent:   map[string][]string{},
 		keys:      map[string]keyView{},
-		pins:      map[pinKey]string{},
+		pins:      map[pinKey]pin{},
 	}
 }
 
@@ -76,7 +78,7 @@ func loadViews(w writer) (*views, error) {
 	err = w.query(readInstances, func(r []driver.Value) error {
 		v.addInstance(counterfoil.Instance{
 			ID: r[0].(string), Agent: r[1].(string), JKT: r[2].(string), JWK: r[3].(string), Alg: r[4].(string),
-			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)),
+			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)), How: r[7].(string),
 		})
 		return nil
 	})
@@ -94,7 +96,7 @@ func loadViews(w writer) (*views, error) {
 		return nil, err
 	}
 	err = w.query(readPins, func(r []driver.Value) error {
-		v.pins[pinKey{r[0].(string), r[1].(string)}] = r[2].(string)
+		v.pins[pinKey{r[0].(string), r[1].(string)}] = pin{r[2].(string), r[3].(string)}
 		return nil
 	})
 	return v, err
@@ -308,8 +310,16 @@ func (s *Store) ProofKey(jkt string) (agent, instance string, ok bool) {
 func (s *Store) Pin(resource, tool string) (digest string, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	digest, ok = s.views.pins[pinKey{resource, tool}]
-	return digest, ok
+	p, ok := s.views.pins[pinKey{resource, tool}]
+	return p.digest, ok
+}
+
+// PinHow returns who or what vouched for the pinned definition of a tool, as
+// PinTool was told; empty when there is none.
+func (s *Store) PinHow(resource, tool string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.views.pins[pinKey{resource, tool}].how
 }
 
 // Revoked returns nil exactly when the caller's agent is active at the token's
@@ -334,7 +344,8 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 	if !ok || i.Agent != c.Agent || i.Status != counterfoil.Active {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "instance %q of agent %q is not live", c.Instance, c.Agent)
 	}
-	if k, ok := v.keys[c.JKT]; ok && (!k.live || k.instance != c.Instance) {
+	// A key that nobody registered or bound is nobody's: whatever a token says.
+	if k, ok := v.keys[c.JKT]; !ok || !k.live || k.instance != c.Instance {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the key is not a live key of instance %q", c.Instance)
 	}
 	return nil

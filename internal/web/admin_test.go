@@ -33,6 +33,7 @@ func TestAdminKnowsWhoAsks(t *testing.T) {
 func TestApplyIsAtomicAndIdempotent(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
+	taken := s.enrol("payroll").signer
 	_, before := s.store.Registry()
 	size, _ := s.store.Head()
 	apply := func(yaml string, dryRun bool) answer {
@@ -46,8 +47,22 @@ func TestApplyIsAtomicAndIdempotent(t *testing.T) {
 	// One wrong document of two: neither.
 	bad := "kind: Person\nname: dee\n---\nkind: Agent\nname: new\nowner: nobody\nenvironment: prod\ngrants: [{tools: [nowhere/tool]}]\n"
 	a = apply(bad, false)
-	if a.status != 400 || !strings.Contains(a.body, "a.yaml:") || !strings.Contains(a.body, "nobody") || !strings.Contains(a.body, "nowhere") {
-		t.Errorf("a wrong one: %d %s", a.status, a.body)
+	wantProblem(t, a, 400, counterfoil.PayloadMalformed)
+	var told struct{ Problems []string }
+	if err := json.Unmarshal([]byte(a.body), &told); err != nil || len(told.Problems) < 2 {
+		t.Errorf("a wrong one: %v, %s", err, a.body)
+	}
+	if text := strings.Join(told.Problems, "\n"); !strings.Contains(text, "a.yaml:") || !strings.Contains(text, "nobody") || !strings.Contains(text, "nowhere") {
+		t.Errorf("a wrong one: %s", text)
+	}
+	if !strings.Contains(a.member("detail"), "nothing was applied") {
+		t.Errorf("a wrong one: %s", a.body)
+	}
+	// What is known of the changes is said beside a problem that is found later.
+	a = apply("kind: Person\nname: dee\n---\nkind: Agent\nname: new\nowner: ana\nenvironment: prod\nkeys: ['"+string(taken.Public().JWK())+"']\n", false)
+	wantProblem(t, a, 400, counterfoil.PayloadMalformed)
+	if !strings.Contains(a.body, `"problems":["Agent new: keys: key 1`) || !strings.Contains(a.body, `"verb":"create"`) {
+		t.Errorf("a key in use: %s", a.body)
 	}
 	// A dry run says what would change.
 	a = apply("kind: Person\nname: dee\n", true)
