@@ -126,6 +126,10 @@ func ParseProof(header []string) (UnverifiedProof, error) {
 	return p, nil
 }
 
+// ClaimedKey returns the thumbprint of the key that the proof says it is made
+// with. Nothing shows yet that it is.
+func (p UnverifiedProof) ClaimedKey() string { return p.key.Thumbprint() }
+
 // Check verifies the proof for a request. What costs little comes first; there
 // is nothing to learn from the order, as the key is the sender's own. Check 10,
 // the nonce, and the single use of the id (Section 11.1) are the caller's.

@@ -25,7 +25,11 @@ const maxTried = 8
 // with it, and returns whose it is. Until the signature holds, every reason is
 // the same answer, and an agent that does not exist costs what one with an ES256
 // key costs.
-func (a *Authority) authenticate(f tokenForm, now time.Time) (client, error) {
+//
+// An assertion need not say which key it is signed with. Then the key that the
+// proof beside it claims is tried first, because it is the same one in all but
+// rare set-ups, and the newest few after it.
+func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (client, error) {
 	u, err := credential.ParseAssertion(f.assertion)
 	if err != nil {
 		return client{}, err
@@ -45,7 +49,11 @@ func (a *Authority) authenticate(f tokenForm, now time.Time) (client, error) {
 		return client{}, err
 	}
 	agent := registry.Agents[name]
-	keys := a.keysOf(agent, u.KeyID())
+	hint := ""
+	if p, err := credential.ParseProof(proof); err == nil {
+		hint = p.ClaimedKey()
+	}
+	keys := a.keysOf(agent, u.KeyID(), hint)
 	if len(keys) == 0 || state.Status == counterfoil.Offboarded {
 		_, _ = u.Check(a.decoy, a.cfg.Issuer, now) // for its cost alone: it cannot verify
 		return client{}, credential.RefuseClient(counterfoil.KeyUnknown)
@@ -77,8 +85,8 @@ type knownKey struct {
 
 // keysOf returns the keys of an agent's live instances that an assertion may be
 // signed with: the one that kid names, by its thumbprint or by the kid that the
-// manifest gives it, or without a kid the newest few.
-func (a *Authority) keysOf(agent *counterfoil.Agent, kid string) []knownKey {
+// manifest gives it, or without a kid the hinted one and the newest few.
+func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKey {
 	if agent == nil {
 		return nil
 	}
@@ -98,6 +106,15 @@ func (a *Authority) keysOf(agent *counterfoil.Agent, kid string) []knownKey {
 		keys = append(keys, knownKey{inst, k.public})
 	}
 	slices.Reverse(keys) // the store has the oldest first
+	slices.SortStableFunc(keys, func(x, y knownKey) int {
+		switch hint {
+		case x.instance.JKT:
+			return -1
+		case y.instance.JKT:
+			return 1
+		}
+		return 0
+	})
 	return keys[:min(len(keys), maxTried)]
 }
 

@@ -61,7 +61,7 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if at.form, err = parseTokenForm(at.req); err != nil {
 		return TokenResponse{}, err
 	}
-	at.who, err = a.authenticate(at.form, at.now)
+	at.who, err = a.authenticate(at.form, at.req.Proof, at.now)
 	// The rate comes before what a suspended agent is told: that has an entry.
 	if at.authenticated() && !a.agents.take(at.who.agent.Name, at.now, 1) {
 		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "more than %d token requests a second", agentRate)

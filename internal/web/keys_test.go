@@ -280,3 +280,19 @@ func wantProblem(t *testing.T, a answer, status int, code counterfoil.Code) {
 		t.Errorf("got %d %s %s, want %d %s", a.status, a.header.Get("Content-Type"), a.body, status, code)
 	}
 }
+
+// However many instances an agent has, each logs in without saying which it is:
+// the proof beside the assertion tells.
+func TestEveryInstanceLogsInWithoutAKeyID(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	var all []agentKey
+	for range 12 {
+		all = append(all, s.enrol("payroll"))
+	}
+	for i, k := range all {
+		if a := s.token(k, func(q *request) { delete(q.assertion.header, "kid") }); a.status != 200 {
+			t.Errorf("instance %d: %d %s", i, a.status, a.body)
+		}
+	}
+}
