@@ -55,6 +55,10 @@ type Config struct {
 	Nonces    Nonces        // nil: never needed
 	TokenLife time.Duration // DefaultTokenLife when zero
 
+	// Credential reports why the file of an upstream's credential cannot be
+	// used. Nil: nothing is said of credentials at apply.
+	Credential func(file string) error
+
 	// Definitions asks an mcp resource's upstream for the digests of its tools'
 	// definitions, by tool. Nil: nothing is pinned at apply.
 	Definitions func(ctx context.Context, r *counterfoil.Resource) (map[string]string, error)

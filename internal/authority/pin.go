@@ -47,14 +47,17 @@ func (a *Authority) pin(ctx context.Context, resources []string, actor string, r
 	slots := make(chan struct{}, 8)
 	for i, name := range resources {
 		r := registry.Resources[name]
+		if r != nil && r.Credential != nil && a.cfg.Credential != nil {
+			if err := a.cfg.Credential(r.Credential.File); err != nil {
+				result.Warnings = append(result.Warnings, fmt.Sprintf(
+					"Resource %s: its credential cannot be used, so its calls are refused: %v", name, err))
+			}
+		}
 		if r == nil || r.Type != counterfoil.ResourceMCP {
 			continue
 		}
 		u := &upstreamTools{resource: r, guarded: aboveRoutine(registry, r)}
 		u.pinned = a.pinnedRoutine(r, u.guarded)
-		if len(u.guarded)+len(u.pinned) == 0 {
-			continue
-		}
 		asked[i] = u
 		wg.Go(func() {
 			slots <- struct{}{}
@@ -83,8 +86,11 @@ func (a *Authority) pinTools(ctx context.Context, u *upstreamTools, actor string
 	name := u.resource.Name
 	if u.err != nil {
 		a.cfg.Log.WarnContext(ctx, "asking an upstream for its tools", "resource", name, "err", u.err)
-		what := fmt.Sprintf("the definitions of %d tools above routine are not pinned", len(u.guarded))
-		if len(u.guarded) == 0 {
+		what := "its calls are refused until it does"
+		switch {
+		case len(u.guarded) > 0:
+			what = fmt.Sprintf("the definitions of %d tools above routine are not pinned", len(u.guarded))
+		case len(u.pinned) > 0:
 			what = fmt.Sprintf("the pins of %d tools stay as they are", len(u.pinned))
 		}
 		result.Warnings = append(result.Warnings, fmt.Sprintf(

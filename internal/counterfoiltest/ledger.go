@@ -84,7 +84,8 @@ func (s *System) CheckLedger() {
 				s.T.Errorf("nobody knows how %d (%s) ended", e.Of, tool)
 			}
 			if e.Outcome != "not_forwarded" && e.Outcome != "upstream_unavailable" {
-				forwarded[tool]++
+				_, name, _ := strings.Cut(tool, "/") // two resources may have one upstream
+				forwarded[name]++
 			}
 		}
 	}
@@ -95,7 +96,7 @@ func (s *System) CheckLedger() {
 	for _, r := range s.upstream {
 		calls, _ := r.Seen()
 		for _, c := range calls {
-			seen["bank/"+c.Tool]++
+			seen[c.Tool]++
 		}
 	}
 	for tool, n := range seen {

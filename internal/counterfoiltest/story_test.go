@@ -355,3 +355,43 @@ func TestAClockBeforeTheLastEntryNeedsConfirming(t *testing.T) {
 	WantDone(t, payroll.Call("get_balance", operating)) // an honest agent answers the nonce
 	sys.CheckLedger()
 }
+
+// TestWhatIsMissingIsWarnedOf: what an operator may still bring is a warning at
+// apply and a refusal at the call.
+func TestWhatIsMissingIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	sys := New(t)
+	vault := fmt.Sprintf("kind: Resource\nname: vault\ntype: mcp\nenvironment: prod\nupstream: %s\ncredential: {header: Authorization, prefix: \"Bearer \", file: vault-token}\n"+
+		"tools:\n  - {name: get_balance, class: read}\n---\nkind: Agent\nname: keeper\nowner: ana\nenvironment: prod\ngrants:\n  - tools: [vault/get_balance]\n", sys.BankUpstream())
+	if w := strings.Join(sys.Warnings(vault), "\n"); !strings.Contains(w, "Resource vault: its credential cannot be used") {
+		t.Errorf("a missing secret: %q", w)
+	}
+	keeper := sys.Agent("keeper")
+	at := keeper.For(sys.Issuer() + "/r/vault")
+	if a := keeper.CallAt(at, "get_balance", operating); a.Err == nil {
+		t.Errorf("called without the credential: %+v", a.Result)
+	}
+	secret := filepath.Join(sys.Dir, "secrets", "vault-token")
+	if err := os.WriteFile(secret, []byte("s3cr3t-canary\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(sys.Warnings(vault), "\n"); strings.Contains(w, "vault") {
+		t.Errorf("with the secret there: %q", w)
+	}
+	WantDone(t, keeper.CallAt(at, "get_balance", operating))
+	sent := false
+	for _, h := range sys.UpstreamHeaders() {
+		sent = sent || h.Get("Authorization") == "Bearer s3cr3t-canary"
+	}
+	if !sent {
+		t.Error("the upstream did not get its credential")
+	}
+	if strings.Contains(string(sys.Export())+sys.Log.String(), "s3cr3t-canary") {
+		t.Error("the secret is in the ledger or the log")
+	}
+	gone := "kind: Resource\nname: gone\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:1/mcp\ntools: [{name: x, class: read}]\n"
+	if w := strings.Join(sys.Warnings(gone), "\n"); !strings.Contains(w, "Resource gone: its upstream did not say what its tools are") {
+		t.Errorf("an upstream that is not there: %q", w)
+	}
+	sys.CheckLedger()
+}

@@ -268,6 +268,21 @@ func (s *System) Apply(manifest string) {
 	}
 }
 
+// Warnings applies a manifest and returns what it was warned of.
+func (s *System) Warnings(manifest string) []string {
+	s.T.Helper()
+	var result struct {
+		Warnings []string `json:"warnings"`
+	}
+	body := s.must(http.MethodPost, "/api/v1/apply", map[string]any{
+		"files": []map[string]string{{"name": "test.yaml", "data": manifest}}, "dry_run": false,
+	})
+	if err := ijson.UnmarshalLax(body, &result); err != nil {
+		s.T.Fatal(err)
+	}
+	return result.Warnings
+}
+
 // TryApply applies a manifest and returns what is wrong with it.
 func (s *System) TryApply(manifest string) []string {
 	s.T.Helper()

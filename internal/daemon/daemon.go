@@ -208,7 +208,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	}
 	d.authority, err = authority.New(authority.Config{
 		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(), TokenLife: cfg.Lifetimes.Token,
-		Definitions: d.definitions, Now: now, Log: d.opt.Log,
+		Definitions: d.definitions, Credential: d.credential, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
@@ -289,6 +289,12 @@ func (d *Daemon) secret(file string) (counterfoil.Secret, error) {
 		return counterfoil.Secret{}, err
 	}
 	return counterfoil.NewSecret(strings.TrimRight(string(b), "\r\n")), nil
+}
+
+// credential reports why a credential's file cannot be used.
+func (d *Daemon) credential(file string) error {
+	_, err := d.secret(file)
+	return err
 }
 
 // definitions asks an upstream for its tools, for pinning at apply.
