@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -45,6 +46,10 @@ func (c *call) post() {
 		return
 	}
 	c.framed, c.payload = false, c.message.arguments()
+	if err := c.renew(); err != nil {
+		c.refuse(err)
+		return
+	}
 	if err := c.decide(); err != nil {
 		c.deny(err)
 		return
@@ -61,6 +66,9 @@ func (c *call) read() ([]byte, error) {
 	if err != nil {
 		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
 			return nil, tooLarge(big.Limit)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body was not there after %s", c.gateway.cfg.BodyTimeout)
 		}
 		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body could not be read to its end")
 	}
@@ -171,6 +179,16 @@ func (c *call) decideTool(name string) error {
 	if pinErr != nil {
 		return pinErr
 	}
+	if c.stale() {
+		// The upstream was asked for its tools and took its time.
+		tier := c.tier
+		if err = c.renew(); err == nil {
+			err = c.decideOn(name, c.payload)
+		}
+		if err == nil && c.tier != tier {
+			err = counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", name)
+		}
+	}
 	if err == nil && eraOf(c.revision) == modern && def != nil {
 		if err := c.checkMirrors(def); err != nil {
 			c.framed = true
@@ -238,7 +256,7 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 		Tool:      counterfoil.ToolID{Resource: c.resource.Name, Tool: tool},
 		Arguments: arguments,
 		Source:    c.source,
-	}, c.began)
+	}, c.now)
 	c.class, c.tier = d.Class, d.Tier
 	return d.Err()
 }

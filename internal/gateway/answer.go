@@ -83,7 +83,8 @@ func (c *call) refuse(err error) {
 // deny records a refusal that was decided over a valid message and answers with
 // it in JSON-RPC: an MCP client takes HTTP 403 for a wish to log in again.
 func (c *call) deny(err error) {
-	if _, decided := counterfoil.AsRefusal(err); !decided || c.framed || c.message.kind != request {
+	authentication := counterfoil.CodeOf(err).Wire().Status == http.StatusUnauthorized
+	if _, decided := counterfoil.AsRefusal(err); !decided || authentication || c.framed || c.message.kind != request {
 		c.refuse(err)
 		return
 	}

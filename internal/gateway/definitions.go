@@ -166,8 +166,11 @@ func (p *peer) initialize(ctx context.Context) error {
 	return nil
 }
 
-// tools fetches the whole list.
+// tools fetches the whole list, within one time limit: an upstream that takes
+// its time with each page would hold a call for as long as it has pages.
 func (p *peer) tools(ctx context.Context) (map[string]Definition, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, errTimeout)
+	defer cancel()
 	out := make(map[string]Definition)
 	cursor := ""
 	for range maxPages {

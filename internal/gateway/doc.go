@@ -10,6 +10,8 @@
 //     members that its method knows, in canonical JSON (RFC 8785), so that the
 //     bytes the upstream reads are the bytes that were decided on. Of the
 //     headers nothing is copied; the agent's token and proof never go upstream.
+//   - A decision is of the moment when the whole request is there: registry,
+//     policy and clock are those after the body, whose time is bounded.
 //   - The decision is durable before anything is forwarded, and revocation is
 //     looked at once more after that. What cannot be recorded is not done.
 //   - A decision ends once: with what the upstream answered, or with "unknown"

@@ -3,16 +3,14 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,11 +22,8 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
-	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/policy"
-	"github.com/counterfoil/counterfoil/internal/store"
-	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -57,176 +52,6 @@ func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
-}
-
-// A log is the store, which a test can make fail and interrupt.
-type log struct {
-	*store.Store
-	t testing.TB
-
-	mu     sync.Mutex
-	broken error
-
-	// decided is called after a decision is durable.
-	decided func(*ledger.Entry)
-}
-
-const origin = "localhost:8420/ledger"
-
-func openLog(t testing.TB, now func() time.Time) (*log, note.Verifier) {
-	t.Helper()
-	skey, vkey, err := ledger.GenerateKey(origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ledger.ParseSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := ledger.ParseVerifier(vkey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{Now: now, Origin: origin, Signer: signer, Verifier: verifier})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &log{Store: db, t: t}, verifier
-}
-
-// apply declares a registry.
-func (l *log) apply(reg *counterfoil.Registry) {
-	l.t.Helper()
-	_, base := l.Registry()
-	change := counterfoil.Change{Base: base}
-	put := func(kind, name string, v any) {
-		b, err := ijson.Marshal(v)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		change.Put = append(change.Put, counterfoil.Document{Kind: kind, Name: name, Body: b})
-	}
-	for name, v := range reg.People {
-		put(counterfoil.KindPerson, name, v)
-	}
-	for name, v := range reg.Classes {
-		put(counterfoil.KindClass, name, v)
-	}
-	for name, v := range reg.Resources {
-		put(counterfoil.KindResource, name, v)
-	}
-	for name, v := range reg.Agents {
-		put(counterfoil.KindAgent, name, v)
-	}
-	if err := l.Apply(l.t.Context(), change, []*ledger.Entry{{Kind: ledger.ConfigApplied, Actor: "uid:0"}}); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// enrol makes an instance with this key.
-func (l *log) enrol(agent string, key credential.PublicKey) (instance string) {
-	l.t.Helper()
-	ctx, now := l.t.Context(), start
-	code := sha256.Sum256([]byte(key.Thumbprint()))
-	err := l.PutCode(ctx, counterfoil.EnrolmentCode{Hash: code, Agent: agent, Expires: now.Add(time.Hour)}, &ledger.Entry{Kind: ledger.CodeIssued, Agent: agent})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	inst := counterfoil.Instance{
-		ID: counterfoil.NewID("ins_"), Agent: agent, JKT: key.Thumbprint(), JWK: string(key.JWK()), Alg: key.Alg(), Status: counterfoil.Active, Enrolled: now,
-	}
-	if err := l.Enroll(ctx, code, inst, &ledger.Entry{Kind: ledger.InstanceEnrolled, Agent: agent, Instance: inst.ID}); err != nil {
-		l.t.Fatal(err)
-	}
-	return inst.ID
-}
-
-func (l *log) fault() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.broken
-}
-
-func (l *log) Decide(ctx context.Context, e *ledger.Entry, payload []byte) error {
-	if err := l.fault(); err != nil {
-		return err
-	}
-	err := l.Store.Decide(ctx, e, payload)
-	if err == nil && l.decided != nil {
-		l.decided(e)
-	}
-	return err
-}
-
-func (l *log) Finish(ctx context.Context, e *ledger.Entry) error {
-	if err := l.fault(); err != nil {
-		return err
-	}
-	return l.Store.Finish(ctx, e)
-}
-
-// breakDown makes every commit fail with err, or none.
-func (l *log) breakDown(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.broken = err
-}
-
-// revoke ends an agent.
-func (l *log) revoke(agent string) {
-	if _, err := l.Offboard(context.Background(), agent, &ledger.Entry{Kind: ledger.AgentOffboarded, Agent: agent, Actor: "uid:0"}); err != nil {
-		l.t.Error(err)
-	}
-}
-
-// pin pins what an administrator looked at.
-func (l *log) pin(tool, digest string) {
-	l.t.Helper()
-	if err := l.PinTool(l.t.Context(), "bank", tool, digest, "apply", &ledger.Entry{Kind: ledger.ToolPinned, Resource: "bank", Tool: "bank/" + tool, ToolDigest: digest, Actor: "uid:0"}); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// all returns what the gateway recorded.
-func (l *log) all() []ledger.Entry {
-	l.t.Helper()
-	size, _ := l.Head()
-	var out []ledger.Entry
-	err := l.Entries(context.Background(), 0, size, func(_ int64, b []byte) error {
-		e, err := ledger.Parse(b)
-		if err == nil && (strings.HasPrefix(string(e.Kind), "call.") || strings.HasPrefix(string(e.Kind), "tool.")) {
-			out = append(out, *e)
-		}
-		return err
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return out
-}
-
-func (l *log) of(kind ledger.Kind) []ledger.Entry {
-	l.t.Helper()
-	return slices.DeleteFunc(l.all(), func(e ledger.Entry) bool { return e.Kind != kind })
-}
-
-// waitEnds waits for the entries that follow streams.
-func (l *log) waitEnds(n int) []ledger.Entry {
-	l.t.Helper()
-	for {
-		size, _ := l.Head()
-		if ends := l.of(ledger.CallFinished); len(ends) >= n {
-			return ends
-		}
-		if err := l.Wait(l.t.Context(), size); err != nil {
-			l.t.Fatalf("the end never came: %v", err)
-		}
-	}
 }
 
 // An upstream is a server of the test's own that remembers what reached it.
@@ -387,7 +212,11 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 			Issuer: issuer, Keys: keys{pub.Thumbprint(): pub}, Replay: resource.NewMemoryReplay(w.clock.Now), Revocation: w.log, Now: w.clock.Now,
 		},
 		Recorder: w.log, Live: w.log, Pins: w.log,
-		Policy:  func() (*policy.Set, *counterfoil.Registry) { return w.policy, w.registry },
+		Policy: func() (*policy.Set, *counterfoil.Registry) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.policy, w.registry
+		},
 		Secrets: func(string) (counterfoil.Secret, error) { return counterfoil.Secret{}, errors.New("no such file") },
 		Source: func(r *http.Request) netip.Addr {
 			ap, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -425,6 +254,24 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 	t.Cleanup(g.Drain)
 	t.Cleanup(w.client.CloseIdleConnections)
 	return w
+}
+
+// apply replaces the registry by a changed copy, and the policy with it.
+func (w *world) apply(change func(*counterfoil.Registry)) {
+	w.t.Helper()
+	next := counterfoil.NewRegistry()
+	maps.Copy(next.People, w.registry.People)
+	maps.Copy(next.Classes, w.registry.Classes)
+	maps.Copy(next.Resources, w.registry.Resources)
+	maps.Copy(next.Agents, w.registry.Agents)
+	change(next)
+	set, problems := policy.Load(next)
+	if len(problems) > 0 {
+		w.t.Fatalf("loading the policy: %v", problems)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.registry, w.policy = next, set
 }
 
 func (w *world) resource() string { return w.url + w.base + "/r/bank" }

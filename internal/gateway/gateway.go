@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,8 +24,8 @@ import (
 // error means that nothing can be relied on to be there, so nothing may follow
 // from it. Safe for concurrent use.
 type Recorder interface {
-	// Decide records e, a call.decided, keeps the payload beside the log under
-	// the commitment that it fills in, and sets e.Index.
+	// Decide records e, a call.decided, fills in the commitment to the payload,
+	// keeps of the payload what the class of e says, and sets e.Index.
 	Decide(ctx context.Context, e *ledger.Entry, payload []byte) error
 
 	// Finish records e, the call.finished that ends the decision e.Of. A
@@ -90,6 +91,8 @@ type Config struct {
 
 	Transport       http.RoundTripper // optional
 	UpstreamTimeout time.Duration     // of an answer that is not a stream; 60 s when zero
+	BodyTimeout     time.Duration     // until a request's body is there; 30 s when zero
+	Rate            float64           // requests a second of one agent, twice as many at once; 1000 when zero
 	MaxBody         int64             // of a request, in bytes; 4 MiB when zero
 	MaxAnswer       int64             // of a JSON answer or one event, in bytes; 16 MiB when zero
 	Now             func() time.Time  // optional
@@ -97,8 +100,9 @@ type Config struct {
 }
 
 const (
-	defaultMaxBody   = 4 << 20
-	defaultMaxAnswer = 16 << 20
+	defaultMaxBody     = 4 << 20
+	defaultMaxAnswer   = 16 << 20
+	defaultBodyTimeout = 30 * time.Second
 
 	route = "/r/"
 )
@@ -111,6 +115,7 @@ type Gateway struct {
 	host     string
 	route    string // the path of PublicURL and /r/
 	sealer   *sealer
+	rates    *rates
 	catalogs sync.Map // of *catalog, by resource
 	draining atomic.Bool
 }
@@ -138,6 +143,12 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.UpstreamTimeout <= 0 {
 		cfg.UpstreamTimeout = defaultTimeout
 	}
+	if cfg.BodyTimeout <= 0 {
+		cfg.BodyTimeout = defaultBodyTimeout
+	}
+	if cfg.Rate <= 0 {
+		cfg.Rate = defaultRate
+	}
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = defaultMaxBody
 	}
@@ -150,13 +161,26 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + route, sealer: sealer}, nil
+	return &Gateway{
+		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + route, sealer: sealer, rates: newRates(cfg.Rate),
+	}, nil
 }
 
 // Drain ends the streams that would never end by themselves (GET, and
 // subscriptions/listen), so that a server that shuts down waits for calls
-// alone. Calls in flight go on.
-func (g *Gateway) Drain() { g.draining.Store(true) }
+// alone, and records what was only counted. Calls in flight go on.
+func (g *Gateway) Drain() {
+	g.draining.Store(true)
+	for _, agent := range g.rates.names() {
+		g.tell(agent)
+	}
+}
+
+// panicked makes a panic of a goroutine of ours the fault of what waits for it.
+func (g *Gateway) panicked(doing string, cause any) error {
+	g.cfg.Log.Error("panic", "doing", doing, "panic", cause, "stack", string(debug.Stack()))
+	return counterfoil.NewFault(counterfoil.Internal, fmt.Errorf("%s: panic: %v", doing, cause))
+}
 
 // A call is one request on its way through the gateway.
 type call struct {
@@ -164,14 +188,16 @@ type call struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	id      string // of the request
-	began   time.Time
 
+	// What decides, as of now: see renew.
+	now      time.Time
 	resource *counterfoil.Resource
 	policy   *policy.Set
 	registry *counterfoil.Registry
-	url      string // the resource's identifier
-	caller   counterfoil.Caller
-	source   netip.Addr
+
+	url    string // the resource's identifier
+	caller counterfoil.Caller
+	source netip.Addr
 
 	message  message
 	revision string
@@ -191,13 +217,16 @@ type call struct {
 // then who asks, then what is asked, and nothing is forwarded before all of it
 // is decided and recorded.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, w: w, r: r, began: g.cfg.Now(), source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
+	c := &call{gateway: g, w: w, r: r, source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
 	if c.id == "" {
 		c.id = counterfoil.NewID("req_")
 	}
 	w.Header().Set("X-Request-Id", c.id)
 	w.Header().Set("Cache-Control", "no-store")
 
+	if r.ContentLength != 0 {
+		c.hurry()
+	}
 	if err := c.screen(); err != nil {
 		c.count(g.cfg.Unauthenticated, err)
 		c.fail(err)
@@ -208,14 +237,20 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.caller, err = g.cfg.Verifier.Check(r.Context(), resource.Request{
 		Method: r.Method, URL: c.url, Resource: c.url, Header: r.Header,
 	})
+	if err != nil && c.caller.Proof == "" {
+		c.count(g.cfg.Unauthenticated, err)
+		c.fail(err)
+		return
+	}
+	if over := c.limit(); over != nil {
+		c.unproven = false
+		c.count(g.cfg.Answered, over)
+		c.fail(over)
+		return
+	}
 	if err != nil {
 		// A caller beside the error means that the proof was used: it goes into
 		// the log, so that a restart knows it.
-		if c.caller.Proof == "" {
-			c.count(g.cfg.Unauthenticated, err)
-			c.fail(err)
-			return
-		}
 		c.refuse(err)
 		return
 	}
@@ -271,6 +306,7 @@ func (c *call) resolve() error {
 	if !ok || r.URL.RawPath != "" || counterfoil.CheckName(name) != nil {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such resource")
 	}
+	c.now = g.cfg.Now()
 	c.policy, c.registry = g.cfg.Policy()
 	c.resource = c.registry.Resources[name]
 	if c.resource == nil {
@@ -279,11 +315,60 @@ func (c *call) resolve() error {
 	if c.resource.Type != counterfoil.ResourceMCP {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is of type %s, which this gateway does not serve", name, c.resource.Type)
 	}
-	c.url = g.cfg.PublicURL + route + name
-	if c.resource.PublicURL != "" {
-		c.url = c.resource.PublicURL
-	}
+	c.url = g.identifier(c.resource)
 	return nil
+}
+
+// identifier returns a resource's identifier (RFC 8707): the URL it is reached
+// at.
+func (g *Gateway) identifier(res *counterfoil.Resource) string {
+	if res.PublicURL != "" {
+		return res.PublicURL
+	}
+	return g.cfg.PublicURL + route + res.Name
+}
+
+// renew takes what decides as it is now. The client sends the body when it
+// likes, and an upstream may be waited for: what was applied meanwhile must
+// count, and the token must still be good when it is used.
+func (c *call) renew() error {
+	c.now = c.gateway.cfg.Now()
+	if !c.now.Before(c.caller.Expires) {
+		return counterfoil.Refuse(counterfoil.TokenExpired, "the access token expired before the request was decided")
+	}
+	return c.reread()
+}
+
+// reread takes the registry and the policy that are in force. When the resource
+// is not in them any more, the call keeps what it had, for its record.
+func (c *call) reread() error {
+	set, reg := c.gateway.cfg.Policy()
+	res := reg.Resources[c.resource.Name]
+	if res == nil || res.Type != counterfoil.ResourceMCP || c.gateway.identifier(res) != c.url {
+		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is not there any more", c.resource.Name)
+	}
+	c.policy, c.registry, c.resource = set, reg, res
+	return nil
+}
+
+// stale reports whether what was decided with may not be what decides now.
+func (c *call) stale() bool {
+	set, _ := c.gateway.cfg.Policy()
+	return set != c.policy || c.gateway.cfg.Now().Sub(c.now) >= time.Second
+}
+
+// hurry bounds how long the body may take. Also of a request that is refused
+// unread: net/http reads what is left of it before the connection goes on. The
+// deadline is the connection's, which knows the machine's clock alone; a writer
+// that has none is bounded by its server.
+//
+// Nobody has to lift it: at the body's end net/http does, as it then reads on to
+// notice a client that leaves. Of a body without an end it must stay.
+func (c *call) hurry() {
+	err := http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.gateway.cfg.BodyTimeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		c.gateway.cfg.Log.Debug("setting a read deadline", "request_id", c.id, "error", err) // the read will say it
+	}
 }
 
 // screenBody refuses bodies that two readers could take for different ones.

@@ -43,6 +43,14 @@ func (c *call) transform(method string, result jsontext.Value) (jsontext.Value, 
 }
 
 func (c *call) filter(method string, m map[string]jsontext.Value) error {
+	// A stream may be older than what was applied last: what is shown is what
+	// may be called now.
+	if c.reread() != nil {
+		if list := methods[method].result; list != "" {
+			clearList(m, list, false)
+		}
+		return nil
+	}
 	callable := c.policy.Callable(c.caller, c.resource.Name)
 	switch method {
 	case "tools/list":

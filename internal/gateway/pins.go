@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // busy resource is asked.
 const definitionTTL = time.Second
 
-// definitionTimeout bounds each page of a list that a call waits for.
+// definitionTimeout bounds a whole list that a call waits for.
 const definitionTimeout = 10 * time.Second
 
 // A seen definition is what the gateway keeps of one: not its text.
@@ -35,19 +36,26 @@ type catalog struct {
 	tools    map[string]*seen
 	at       time.Time         // of the last whole list; zero when it is void
 	reported map[string]string // tool to the changed digest that the ledger has
-	flight   *flight
+	flights  map[asker]*flight
 }
 
-// A flight is a fetch that several calls wait for.
+// An asker is what an upstream can tell apart of those who ask for its tools.
+// Calls that are one to it share a fetch; a session that is dead fails the calls
+// of that session and nobody else's.
+type asker struct{ revision, session string }
+
+// A flight is a fetch that several calls wait for. What came of it is set
+// before done is closed and not changed any more.
 type flight struct {
-	done chan struct{}
-	err  error
+	done  chan struct{}
+	tools map[string]*seen
+	err   error
 }
 
 func (g *Gateway) catalog(resource string) *catalog {
 	c, ok := g.catalogs.Load(resource)
 	if !ok {
-		c, _ = g.catalogs.LoadOrStore(resource, &catalog{tools: map[string]*seen{}, reported: map[string]string{}})
+		c, _ = g.catalogs.LoadOrStore(resource, &catalog{tools: map[string]*seen{}, reported: map[string]string{}, flights: map[asker]*flight{}})
 	}
 	return c.(*catalog)
 }
@@ -81,8 +89,9 @@ func (c *catalog) void() {
 
 // fresh returns the tool's definition as the upstream has it, asking for the
 // list when what is known is too old. nil without an error: it has no such
-// tool. However many calls ask at once, the upstream is asked once.
-func (c *catalog) fresh(ctx context.Context, name string, now func() time.Time, fetch func(context.Context) (map[string]Definition, error)) (*seen, error) {
+// tool. However many calls of one asker come at once, the upstream is asked
+// once.
+func (c *catalog) fresh(ctx context.Context, name string, who asker, now func() time.Time, fetch fetchFunc) (*seen, error) {
 	c.mu.Lock()
 	if t := c.tools[name]; t != nil && now().Sub(t.at) < definitionTTL {
 		c.mu.Unlock()
@@ -91,12 +100,12 @@ func (c *catalog) fresh(ctx context.Context, name string, now func() time.Time, 
 		c.mu.Unlock()
 		return nil, nil
 	}
-	f := c.flight
+	f := c.flights[who]
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
-		c.flight = f
+		c.flights[who] = f
 		// The client that began this may go away; others may be waiting.
-		go c.fetch(context.WithoutCancel(ctx), f, now, fetch)
+		go c.fetch(context.WithoutCancel(ctx), f, who, now, fetch)
 	}
 	c.mu.Unlock()
 	select {
@@ -107,22 +116,26 @@ func (c *catalog) fresh(ctx context.Context, name string, now func() time.Time, 
 	if f.err != nil {
 		return nil, f.err
 	}
-	return c.known(name), nil
+	return f.tools[name], nil
 }
 
-func (c *catalog) fetch(ctx context.Context, f *flight, now func() time.Time, fetch func(context.Context) (map[string]Definition, error)) {
+// A fetchFunc asks an upstream for all of its tools. It does not panic and ends
+// by itself: calls wait for it.
+type fetchFunc func(context.Context) (map[string]Definition, error)
+
+func (c *catalog) fetch(ctx context.Context, f *flight, who asker, now func() time.Time, fetch fetchFunc) {
 	began := now()
 	tools, err := fetch(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.err = err; err == nil {
-		clear(c.tools)
+		f.tools = make(map[string]*seen, len(tools))
 		for name, d := range tools {
-			c.tools[name] = &seen{d.Digest, d.output, d.mirrors, began}
+			f.tools[name] = &seen{d.Digest, d.output, d.mirrors, began}
 		}
-		c.at = began
+		c.tools, c.at = maps.Clone(f.tools), began // put adds to it, f's waiters read theirs
 	}
-	c.flight = nil
+	delete(c.flights, who)
 	close(f.done)
 }
 
@@ -136,13 +149,16 @@ func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier)
 		return cat.known(name), counterfoil.Refuse(counterfoil.ToolChanged,
 			"the definition of %s is not pinned: apply the manifest while the upstream is reachable", name)
 	}
-	def, err := cat.fresh(ctx, name, c.gateway.cfg.Now, c.fetchTools)
+	def, err := cat.fresh(ctx, name, c.asker(), c.gateway.cfg.Now, c.fetchTools)
 	switch {
 	case err != nil && tier != counterfoil.Routine:
 		// Nothing is forwarded anyway before a person has looked at it.
 		return cat.known(name), nil
 	case err != nil:
-		return cat.known(name), counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+		if f := (*counterfoil.Fault)(nil); !errors.As(err, &f) {
+			err = counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+		}
+		return cat.known(name), err
 	case def == nil && isPinned:
 		return nil, counterfoil.Refuse(counterfoil.ToolChanged, "the upstream no longer lists %s", name)
 	case def == nil:
@@ -174,22 +190,39 @@ func (c *call) pin(ctx context.Context, name, digest string) (string, error) {
 	e := &ledger.Entry{
 		Kind: ledger.ToolPinned, RequestID: c.id, Resource: c.resource.Name,
 		Tool:       counterfoil.ToolID{Resource: c.resource.Name, Tool: name}.String(),
-		ToolDigest: digest, Detail: map[string]any{"how": pinFirstSight},
+		ToolDigest: digest, Detail: map[string]any{"how": counterfoil.PinFirstSight},
 	}
-	if err := c.gateway.cfg.Pins.PinTool(ctx, c.resource.Name, name, digest, pinFirstSight, e); err != nil {
-		return "", recordFault(err)
+	err := c.gateway.cfg.Pins.PinTool(ctx, c.resource.Name, name, digest, counterfoil.PinFirstSight, e)
+	// An administrator's pin, or another node's, may have been first: then ours
+	// was not written. Whichever is there now is the one to compare with, so we
+	// look before the error.
+	if pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name); ok {
+		return pinned, nil
 	}
-	pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
-	if !ok {
-		return "", counterfoil.NewFault(counterfoil.LedgerUnavailable, errors.New("a pin that was committed is not there"))
+	if err == nil {
+		err = errors.New("a pin that was committed is not there")
 	}
-	return pinned, nil
+	return "", recordFault(err)
+}
+
+func (c *call) asker() asker {
+	a := asker{revision: c.revision}
+	if c.open != nil {
+		a.session = c.open.ID
+	}
+	return a
 }
 
 // fetchTools asks the upstream for its tools the way the call itself would be
 // sent, so that a server that tells sessions or revisions apart says what it
-// says to this client.
-func (c *call) fetchTools(ctx context.Context) (map[string]Definition, error) {
+// says to this client. It runs in a goroutine of its own, out of reach of the
+// recover that guards requests: a panic is the fetch's error.
+func (c *call) fetchTools(ctx context.Context) (tools map[string]Definition, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = c.gateway.panicked("asking an upstream for its tools", p)
+		}
+	}()
 	p := c.peer()
 	p.timeout = min(p.timeout, definitionTimeout)
 	if err := c.credential(p); err != nil {
@@ -197,8 +230,6 @@ func (c *call) fetchTools(ctx context.Context) (map[string]Definition, error) {
 	}
 	return p.tools(ctx)
 }
-
-const pinFirstSight = "first sight"
 
 // reportChange records a changed definition, once for each that is seen.
 func (c *call) reportChange(ctx context.Context, name, pinned, digest string) error {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -32,22 +32,34 @@ type watch struct {
 	call    *call
 	endless bool // ends with the server
 	cancel  context.CancelCauseFunc
-	timer   *time.Timer
-	stopped atomic.Bool
+
+	mu    sync.Mutex  // guards what follows: a look can come before watch returns
+	timer *time.Timer // nil once it is stopped
 }
 
 func (c *call) watch(reply *reply, endless bool) *watch {
 	w := &watch{call: c, endless: endless, cancel: reply.cancel}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(lookInterval, w.look)
 	return w
 }
 
+// look runs in a goroutine of the timer's, out of reach of the recover that
+// guards requests: a panic in it cuts its own stream and not all of them.
 func (w *watch) look() {
+	defer func() {
+		if p := recover(); p != nil {
+			w.cancel(w.call.gateway.panicked("looking at a stream's caller", p))
+		}
+	}()
 	if err := w.err(); err != nil {
 		w.cancel(err)
 		return
 	}
-	if !w.stopped.Load() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
 		w.timer.Reset(lookInterval)
 	}
 }
@@ -61,8 +73,10 @@ func (w *watch) err() error {
 }
 
 func (w *watch) stop() {
-	w.stopped.Store(true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.timer.Stop()
+	w.timer = nil
 }
 
 // stream passes a stream on, event by event, and returns how the call ended.
