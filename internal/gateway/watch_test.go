@@ -28,13 +28,13 @@ func TestAWatchLooksUntilItIsStopped(t *testing.T) {
 		c := &call{gateway: &Gateway{cfg: Config{Live: live}}, r: httptest.NewRequest("GET", "/r/bank", nil)}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		w := c.watch(&reply{ctx: ctx, cancel: cancel}, false)
-		time.Sleep(10*lookInterval + lookInterval/2)
+		<-time.After(10*lookInterval + lookInterval/2) // synctest's time
 		synctest.Wait()
 		if got := live.n.Load(); got != 10 || context.Cause(ctx) != nil {
 			t.Errorf("it looked %d times, %v", got, context.Cause(ctx))
 		}
 		w.stop()
-		time.Sleep(10 * lookInterval)
+		<-time.After(10 * lookInterval) // synctest's time
 		synctest.Wait()
 		if got := live.n.Load(); got != 10 {
 			t.Errorf("it looked %d times", got)
