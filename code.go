@@ -175,7 +175,7 @@ var wires = []Wire{
 		Remedy:  "Exchange a live token of this issuer."},
 
 	{Code: ClientRefused, Status: 401, TokenStatus: 401, OAuth: invalidClient,
-		Meaning: "The agent, its key or the signature is not known here. The answer is the same for all of these; the ledger has which.",
+		Meaning: "The agent, its key or the signature is not known here. The answer is the same for all of these; the ledger counts which in its refused.aggregate entries, as nobody was authenticated.",
 		Remedy:  "Check the agent's name, that its key is enrolled (counterfoil agent instances NAME) and that it was not offboarded."},
 	{Code: AssertionMalformed, Status: 401, TokenStatus: 401, OAuth: invalidClient,
 		Meaning: "The client assertion is not a JWT of the form asked for (RFC 7523, Section 3).",

@@ -117,8 +117,8 @@ func errorsDocument() []byte {
 Generated from the table in ` + "`code.go`" + `; do not edit (` + "`go generate .`" + `).
 
 A refusal is a decided no; repeating the same request gets the same answer until something changes. A fault is the server's own
-failure: nothing was done, unless the code says that the outcome is unknown. Every answer carries ` + "`code`, `detail` and `request_id`" + `;
-the ledger and the operator's log know the request by that id.
+failure: nothing was done, unless the code says that the outcome is unknown. Every answer carries ` + "`code`, `detail` and `request_id`" + `.
+Once the agent is authenticated, the ledger knows the request by that id; what is refused before is counted by code, an entry a minute.
 
 How they are sent: at ` + "`/oauth/*`" + ` as RFC 6749 JSON with ` + "`error`" + `; to MCP clients, once the token is valid, as a result with ` + "`isError`" + `
 and the refusal in ` + "`_meta[\"counterfoil/refusal\"]`" + ` (HTTP 200); everywhere else as ` + "`application/problem+json`" + ` (RFC 9457).

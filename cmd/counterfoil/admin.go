@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,7 +104,7 @@ func problemOf(resp *http.Response) error {
 		return fmt.Errorf("the server answered %s", resp.Status)
 	}
 	if counterfoil.Code(p.Code).Wire().Fault {
-		return counterfoil.NewFault(counterfoil.Code(p.Code), fmt.Errorf("%s (request %s; the server's log has the cause)", p.Detail, p.RequestID))
+		return counterfoil.NewFault(counterfoil.Code(p.Code), fmt.Errorf("%s (request %s; the server's log has the cause)", cmp.Or(p.Detail, counterfoil.Code(p.Code).Wire().Meaning), p.RequestID))
 	}
 	return counterfoil.Refuse(counterfoil.Code(p.Code), "%s", p.Detail)
 }

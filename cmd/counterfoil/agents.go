@@ -127,7 +127,7 @@ func (a *app) agentCodeCommand() *cobra.Command {
 			}
 			return a.print(map[string]any{"agent": args[0], "code": code.Reveal(), "expires_at": expires}, func(w io.Writer) {
 				fmt.Fprintln(w, code.Reveal())
-				a.note("good once, until %s", expires.Local().Format(time.TimeOnly))
+				a.note("this enrolment code is good once, until %s", expires.Local().Format(time.RFC3339))
 			})
 		}),
 	}

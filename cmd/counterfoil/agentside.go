@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -239,10 +240,24 @@ func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, ar
 	return nil
 }
 
+// plain turns a refusal or a fault that concerns the whole request into an error
+// that says so: an MCP client would tell its status alone. What a client
+// negotiates by (400, 404, 405) passes.
+type plain struct{ next http.RoundTripper }
+
+func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := p.next.RoundTrip(r)
+	if err != nil || resp.StatusCode < 500 && !slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}, resp.StatusCode) {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	return nil, problemOf(resp)
+}
+
 // callTool makes one call as an MCP client over a signing transport.
 func callTool(ctx context.Context, t http.RoundTripper, url, tool, args string) (*mcp.CallToolResult, error) {
 	client := mcp.NewClient(&mcp.Implementation{Name: "counterfoil", Version: versionString()}, nil)
-	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: t}, DisableStandaloneSSE: true, MaxRetries: -1}, nil)
+	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: plain{t}}, DisableStandaloneSSE: true, MaxRetries: -1}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", url, err)
 	}

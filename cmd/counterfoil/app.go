@@ -149,6 +149,13 @@ func (a *app) report(err error) {
 		}
 	}
 	text := strings.TrimRight(err.Error(), "\n")
+	var list problems
+	var fault *counterfoil.Fault
+	if r, ok := counterfoil.AsRefusal(err); ok && !errors.As(err, &list) {
+		text = r.Error() // what was decided, without the layers that it came through
+	} else if errors.As(err, &fault) {
+		text = fault.Error()
+	}
 	if strings.Contains(text, "\n") { // a list of problems says each in its own line
 		fmt.Fprintln(a.streams.err, text)
 		return

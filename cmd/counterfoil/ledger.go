@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -155,6 +156,7 @@ func line(e *ledger.Entry) string {
 		add(e.Resource)
 	}
 	switch {
+	case e.Kind == ledger.CallFinished: // its outcome says more
 	case e.Code != "":
 		add(e.Decision + " " + string(e.Code))
 	case e.Decision != "":
@@ -162,6 +164,16 @@ func line(e *ledger.Entry) string {
 	}
 	if e.Kind == ledger.CallFinished {
 		add(fmt.Sprintf("%s (of %d)", e.Outcome, e.Of))
+	}
+	if e.Kind == ledger.RefusedAggregate {
+		if codes, ok := e.Detail["codes"].(map[string]any); ok {
+			for _, code := range slices.Sorted(maps.Keys(codes)) {
+				add(fmt.Sprintf("%s ×%v", code, codes[code]))
+			}
+		}
+		if n, ok := e.Detail["count"]; ok {
+			add(fmt.Sprintf("×%v", n))
+		}
 	}
 	add(e.Reason)
 	return visible(strings.Join(parts, "  "))

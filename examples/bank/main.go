@@ -1,7 +1,7 @@
 // Command bank serves the example bank: an MCP server with the tools
 // get_balance, list_payees and pay, its money in a SQLite file.
 //
-//	bank --listen 127.0.0.1:9000 --db bank.db
+//	bank [--listen 127.0.0.1:9000] [--db FILE]
 //
 // It asks nobody who they are. That is the gateway's part, so it listens on
 // loopback only. When it takes requests it prints one line, "ready url=…".
@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -39,7 +40,7 @@ func main() {
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bank", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:9000", "loopback `address` to listen on; port 0 picks a free one")
-	db := flags.String("db", "bank.db", "SQLite `file`, made when it is not there")
+	db := flags.String("db", "", "SQLite `file`, made when it is not there; without one the bank forgets everything at its end")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -49,6 +50,14 @@ func run(ctx context.Context, args []string) (err error) {
 	addr, err := netip.ParseAddrPort(*listen)
 	if err != nil || !addr.Addr().IsLoopback() {
 		return fmt.Errorf("--listen %s: the bank knows no logins, so it listens on loopback only, like 127.0.0.1:9000", *listen)
+	}
+	if *db == "" {
+		dir, err := os.MkdirTemp("", "bank-")
+		if err != nil {
+			return fmt.Errorf("making a folder: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		*db = filepath.Join(dir, "bank.db")
 	}
 	bank, err := bankserver.Open(*db)
 	if err != nil {

@@ -395,3 +395,22 @@ func TestWhatIsMissingIsWarnedOf(t *testing.T) {
 	}
 	sys.CheckLedger()
 }
+
+// TestTheExampleManifestApplies: what the README tells newcomers to apply.
+func TestTheExampleManifestApplies(t *testing.T) {
+	t.Parallel()
+	sys := New(t)
+	b, err := os.ReadFile("../../examples/bank/bank.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys.Offboard("payroll") // the harness's own, of another environment
+	text := strings.Replace(string(b), "http://127.0.0.1:9000/mcp", sys.BankUpstream(), 1)
+	sys.Apply(strings.Replace(text, "name: payroll", "name: payer", 1))
+	payer := sys.Agent("payer")
+	WantDone(t, payer.Call("get_balance", operating))
+	WantRefused(t, payer.Call("list_payees", m{}), counterfoil.ToolNotGranted)
+	WantRefused(t, payer.Call("pay", m{"to": "acme", "amount": 1, "currency": "EUR"}), counterfoil.ApprovalRequired)
+	WantRefused(t, payer.Call("pay", m{"to": "acme", "amount": 60000, "currency": "EUR"}), counterfoil.PolicyForbids)
+	sys.CheckLedger()
+}

@@ -197,17 +197,17 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	source := web.Source(cfg.proxies())
 
 	memory := resource.NewMemoryReplay(now)
-	if err := d.readBack(ctx, memory); err != nil {
+	lost, err := d.readBack(ctx, memory)
+	if err != nil {
 		return err
 	}
 	replay := guardedReplay{memory, d.clock}
-	var err error
 	d.keys, err = authority.NewKeyring(ctx, authority.KeyringConfig{Store: d.store, KEK: kek, Period: cfg.Lifetimes.SigningKey, Now: now, Log: d.opt.Log})
 	if err != nil {
 		return err
 	}
 	d.authority, err = authority.New(authority.Config{
-		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(), TokenLife: cfg.Lifetimes.Token,
+		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(lost), TokenLife: cfg.Lifetimes.Token,
 		Definitions: d.definitions, Credential: d.credential, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
@@ -216,7 +216,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	d.gateway, err = gateway.New(gateway.Config{
 		PublicURL: cfg.Public.URL,
 		Verifier: &resource.Verifier{
-			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(), Now: now, Log: d.opt.Log,
+			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
 		},
 		Recorder: d.store, Live: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
 		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
@@ -249,12 +249,12 @@ func (d *Daemon) view() ledger.View {
 }
 
 // nonces makes one space of nonces: the token endpoint and the gateway have one
-// each (RFC 9449, Section 8.2). After a start with a clock that was confirmed
-// by hand it is not known which proofs were used.
-func (d *Daemon) nonces() *resource.MemoryNonces {
+// each (RFC 9449, Section 8.2). lost says that proofs may have been used that
+// nobody remembers.
+func (d *Daemon) nonces(lost bool) *resource.MemoryNonces {
 	n := resource.NewMemoryNonces()
 	n.Always = d.cfg.DPoPNonce == "always"
-	if d.cfg.ConfirmClock {
+	if lost {
 		n.LostAt = d.opt.Now()
 	}
 	return n
@@ -265,16 +265,23 @@ func (d *Daemon) nonces() *resource.MemoryNonces {
 const proofMemory = credential.ProofWindow + 2*credential.Ahead
 
 // readBack loads the proofs of the last window out of the ledger, so that none
-// is taken a second time after a restart (docs/design.md, single use).
-func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) error {
+// is taken a second time after a restart (docs/design.md, single use). It reports
+// whether there may be others: the clock was confirmed by hand, so that it is not
+// known which window that is, or requests were refused for their rate, whose
+// proofs were used up without an entry of each.
+func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (lost bool, err error) {
 	since := d.opt.Now().Add(-proofMemory)
-	err := d.store.RecentProofs(ctx, since, func(hash string, used time.Time) {
+	err = d.store.RecentProofs(ctx, since, func(hash string, used time.Time) {
 		memory.Load(hash, used.Add(proofMemory))
 	})
 	if err != nil {
-		return fmt.Errorf("reading back the proofs that were used: %w", err)
+		return false, fmt.Errorf("reading back the proofs that were used: %w", err)
 	}
-	return nil
+	limited, err := d.store.Find(ctx, store.Filter{Kind: ledger.RefusedAggregate, Code: counterfoil.RateLimited, Since: since, Limit: 1})
+	if err != nil {
+		return false, fmt.Errorf("reading back which requests were refused for their rate: %w", err)
+	}
+	return d.cfg.ConfirmClock || len(limited) > 0, nil
 }
 
 // secret reads an upstream's credential. It is read at each use, so that a
@@ -414,11 +421,21 @@ func (d *Daemon) drain() {
 	all.Wait()
 }
 
+// stopTimeout bounds the wait for the last entry, on a disk that hangs.
+const stopTimeout = 2 * time.Second
+
 // Close signs the last checkpoint and lets go of the data folder.
 func (d *Daemon) Close() error {
 	d.closeOnce.Do(func() {
 		for _, s := range d.servers {
 			s.server.Close()
+		}
+		// The last word of an orderly end; where it cannot be written, the next
+		// start shows that there was none.
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := d.store.Append(ctx, &ledger.Entry{Kind: ledger.ServerStopped}); err != nil {
+			d.opt.Log.Error("recording the end", "err", err)
 		}
 		d.closeErr = d.store.Close()
 		d.rollback()

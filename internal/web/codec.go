@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/counterfoil/counterfoil"
@@ -58,9 +57,6 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return nil
 }
 
-// bodyTimeout is how long a body may take to come.
-const bodyTimeout = 10 * time.Second
-
 // readBody reads a whole body of the one media type, uncompressed. There is one
 // Content-Type, and a charset only where it says what is so anyway.
 func readBody(w http.ResponseWriter, r *http.Request, mediaType string, limit int64) ([]byte, error) {
@@ -80,13 +76,7 @@ func readBody(w http.ResponseWriter, r *http.Request, mediaType string, limit in
 	if len(r.Header.Values("Content-Encoding")) > 0 {
 		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "Content-Encoding is not taken")
 	}
-	ctl := http.NewResponseController(w)
-	// A body that does not come keeps a connection, before anyone is
-	// authenticated. A server without deadlines ends slow clients in its own way.
-	_ = ctl.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// Lifted again: the connection is read on to notice that the client left.
-	_ = ctl.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

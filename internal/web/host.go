@@ -10,10 +10,15 @@ import (
 	"github.com/counterfoil/counterfoil"
 )
 
-// Behind returns the function that says whether a request's peer is a trusted
-// proxy, which may write a Host of its own.
+// Behind returns the function that says whether a request came through a trusted
+// proxy, which may write a Host of its own: the peer is one, and says for whom
+// it asks. A browser on the proxy's machine has the same address and says
+// nothing of the kind.
 func Behind(trusted []netip.Prefix) func(*http.Request) bool {
 	return func(r *http.Request) bool {
+		if len(r.Header.Values("X-Forwarded-For")) == 0 {
+			return false
+		}
 		peer := peerAddr(r)
 		for _, p := range trusted {
 			if p.Contains(peer) {
@@ -46,7 +51,13 @@ func ownHost(own string, proxied func(*http.Request) bool) handler {
 			host, p = h, after
 		}
 		host = strings.ToLower(strings.Trim(host, "[]"))
-		if portOf(u.Scheme, p) == port && (host == name || isLoopbackName(host) && peerAddr(r).IsLoopback()) {
+		if host == name && portOf(u.Scheme, p) == port {
+			return nil
+		}
+		// Nobody can have a name of theirs rebound to "localhost" or to a
+		// loopback address: these are this machine's own health checks, whatever
+		// port is mapped to which.
+		if isLoopbackName(host) && peerAddr(r).IsLoopback() {
 			return nil
 		}
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host than %s", u.Host)

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 )
@@ -58,6 +59,10 @@ func (rt *router) add(method, pattern string, oauth bool, h handler) {
 	rt.routes = append(rt.routes, route{segments, oauth, map[string]handler{method: h}})
 }
 
+// bodyTimeout is how long a body may take to come. The gateway gives its own
+// more.
+const bodyTimeout = 10 * time.Second
+
 // ServeHTTP gives the request its id, finds its route and renders what the
 // route returns.
 func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -71,6 +76,13 @@ func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			rt.answers.crashed(w, r, cause, oauth)
 		}
 	}()
+	if r.ContentLength != 0 {
+		// A body that does not come keeps a connection, before anyone is
+		// authenticated and also where nobody reads it: net/http wants the rest
+		// of it before it sends an answer. It lifts the deadline itself at the
+		// body's end. Writers without deadlines end slow clients in their own way.
+		_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
 	below := rt.beneath != nil && strings.HasPrefix(r.URL.EscapedPath(), rt.prefix)
 	var rte route
 	found := false
