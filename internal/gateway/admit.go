@@ -45,11 +45,17 @@ func (c *call) post() {
 		c.refuse(err)
 		return
 	}
-	c.framed, c.payload = false, c.message.arguments()
+	c.framed = false
 	if err := c.renew(); err != nil {
-		c.refuse(err)
+		// There is no payload yet: no class says what may be kept of it.
+		if counterfoil.CodeOf(err) == counterfoil.ToolChanged {
+			c.deny(err) // the client is to call again, not to log in again
+		} else {
+			c.refuse(err)
+		}
 		return
 	}
+	c.payload = c.message.arguments()
 	if err := c.decide(); err != nil {
 		c.deny(err)
 		return
@@ -169,7 +175,7 @@ func (c *call) decideTool(name string) error {
 	}
 	err := c.decideOn(name, c.payload)
 	if r, ok := counterfoil.AsRefusal(err); ok && r.Code != counterfoil.ApprovalRequired {
-		c.def = c.gateway.catalog(c.resource.Name).known(name)
+		c.def = c.gateway.catalog(c.resource).known(name)
 		return err
 	}
 	// A person is asked to approve only what is pinned, so this comes before
@@ -185,7 +191,9 @@ func (c *call) decideTool(name string) error {
 		if err = c.renew(); err == nil {
 			err = c.decideOn(name, c.payload)
 		}
-		if err == nil && c.tier != tier {
+		// The pin was compared as it must be for the class before: what is pinned
+		// by a first sight is not for people to approve either.
+		if (err == nil || counterfoil.CodeOf(err) == counterfoil.ApprovalRequired) && c.tier != tier {
 			err = counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -110,10 +111,18 @@ func TestHowCallsEnd(t *testing.T) {
 
 func TestAnUpstreamThatCannotBeReached(t *testing.T) {
 	t.Parallel()
-	w, a := bankWorld(t)
+	var down atomic.Bool
+	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(_ *counterfoil.Registry, cfg *gateway.Config) {
+		cfg.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if down.Load() {
+				address = "127.0.0.1:1"
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+	})
+	a := w.actor("payroll")
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
-	upstream := w.registry.Resources["bank"].Upstream
-	w.registry.Resources["bank"].Upstream = "http://127.0.0.1:1/mcp"
+	down.Store(true)
 	wantHTTP(t, a.post(toolCall("get_balance", `{}`), nil), http.StatusBadGateway, counterfoil.UpstreamUnavailable)
 	ends := w.log.of(ledger.CallFinished)
 	if e := ends[len(ends)-1]; e.Outcome != "upstream_unavailable" {
@@ -126,7 +135,7 @@ func TestAnUpstreamThatCannotBeReached(t *testing.T) {
 	if e := decided[len(decided)-1]; e.Decision != ledger.Refuse || e.Code != counterfoil.UpstreamUnavailable {
 		t.Errorf("the decision is %+v", e)
 	}
-	w.registry.Resources["bank"].Upstream = upstream
+	down.Store(false)
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
 }
 

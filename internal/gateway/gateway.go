@@ -48,6 +48,10 @@ type Pins interface {
 	// Pin returns the digest that is pinned.
 	Pin(resource, tool string) (digest string, ok bool)
 
+	// PinHow returns who or what vouched for the pinned digest, as PinTool was
+	// told; empty when nothing is pinned.
+	PinHow(resource, tool string) string
+
 	// PinTool commits a digest with e and makes it visible before it returns.
 	PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error
 }
@@ -116,7 +120,7 @@ type Gateway struct {
 	route    string // the path of PublicURL and /r/
 	sealer   *sealer
 	rates    *rates
-	catalogs sync.Map // of *catalog, by resource
+	catalogs sync.Map // of *catalog, by the resource's name: the one of its present upstream
 	draining atomic.Bool
 }
 
@@ -168,11 +172,15 @@ func New(cfg Config) (*Gateway, error) {
 
 // Drain ends the streams that would never end by themselves (GET, and
 // subscriptions/listen), so that a server that shuts down waits for calls
-// alone, and records what was only counted. Calls in flight go on.
+// alone, and records what was only counted. Calls in flight go on. However many
+// agents there is something to tell of, and however slow the store is, it
+// returns after drainLimit: the caller's own limit is still to begin.
 func (g *Gateway) Drain() {
 	g.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
 	for _, agent := range g.rates.names() {
-		g.tell(agent)
+		g.tell(ctx, agent)
 	}
 }
 
@@ -340,12 +348,17 @@ func (c *call) renew() error {
 }
 
 // reread takes the registry and the policy that are in force. When the resource
-// is not in them any more, the call keeps what it had, for its record.
+// is not in them any more, or is another server now, the call keeps what it had,
+// for its record: what was looked at on one server must not decide what is sent
+// to another, nor what another one's answer may show.
 func (c *call) reread() error {
 	set, reg := c.gateway.cfg.Policy()
 	res := reg.Resources[c.resource.Name]
 	if res == nil || res.Type != counterfoil.ResourceMCP || c.gateway.identifier(res) != c.url {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is not there any more", c.resource.Name)
+	}
+	if res.Upstream != c.resource.Upstream {
+		return counterfoil.Refuse(counterfoil.ToolChanged, "the resource moved; call again")
 	}
 	c.policy, c.registry, c.resource = set, reg, res
 	return nil

@@ -20,11 +20,7 @@ func (c *call) transform(method string, result jsontext.Value) (jsontext.Value, 
 	switch method {
 	case "initialize", "server/discover":
 		return c.transformHello(result)
-	case "resources/read":
-		if eraOf(c.revision) != modern {
-			return result, nil
-		}
-	case "tools/list", "resources/list", "resources/templates/list", "prompts/list":
+	case "resources/read", "tools/list", "resources/list", "resources/templates/list", "prompts/list":
 	default:
 		return result, nil
 	}
@@ -35,8 +31,10 @@ func (c *call) transform(method string, result jsontext.Value) (jsontext.Value, 
 	if err := c.filter(method, m); err != nil {
 		return nil, err
 	}
-	if eraOf(c.revision) == modern {
+	if _, there := m["cacheScope"]; there || eraOf(c.revision) == modern {
 		// MCP 2026-07-28, Caching: what this agent is shown is for nobody else.
+		// The older revisions do not know the member; an upstream that sends it
+		// all the same must not tell a cache otherwise.
 		m["cacheScope"] = jsontext.Value(`"private"`)
 	}
 	return encodeObject(m)
@@ -89,7 +87,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 		if _, classified := c.resource.Tool(name); !classified || isReserved(name) {
 			continue
 		}
-		c.gateway.catalog(c.resource.Name).put(name, &d, now)
+		c.gateway.catalog(c.resource).put(name, &d, now)
 		same, err := c.samePin(name, d.Digest, c.tierOf(name))
 		if err != nil {
 			return err
@@ -112,7 +110,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 // call says that it must be pinned.
 func (c *call) samePin(name, digest string, tier counterfoil.Tier) (bool, error) {
 	ctx := context.WithoutCancel(c.r.Context())
-	pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
+	pinned, ok := c.pinned(name, tier)
 	if !ok && tier == counterfoil.Routine {
 		var err error
 		if pinned, err = c.pin(ctx, name, digest); err != nil {

@@ -393,4 +393,39 @@ func TestWhatIsKeptOfPayloads(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptOfWhatIsRefusedBeforeItHasAClass: a call whose token expires
+// on the way has no class that says what may be kept of it.
+func TestNothingIsKeptOfWhatIsRefusedBeforeItHasAClass(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, keep      string
+		expires         bool
+		committed, salt bool
+	}{
+		{"in time, nothing kept", counterfoil.PayloadNone, false, true, false},
+		{"in time, all kept", counterfoil.PayloadFull, false, true, true},
+		{"expired, nothing kept", counterfoil.PayloadNone, true, false, false},
+		{"expired, all kept", counterfoil.PayloadFull, true, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, a, checked := heldWorld(t, nil)
+			w.registry.Classes["read"].Payload = tc.keep
+			w.log.apply(w.registry)
+			hold(a, checked, toolCall("get_balance", `{"account":"4711"}`), func() {
+				if tc.expires {
+					w.clock.advance(5 * time.Minute)
+				}
+			})
+			e := w.log.of(ledger.CallDecided)[0]
+			if (e.Code == counterfoil.TokenExpired) != tc.expires || (e.PayloadCommitment != "") != tc.committed {
+				t.Errorf("the record is %+v", e)
+			}
+			if _, _, err := w.log.Payload(t.Context(), e.Index); (err == nil) != tc.salt {
+				t.Errorf("reading what is kept: %v", err)
+			}
+		})
+	}
+}
+
 var _ resource.Revocation = liveHook{}

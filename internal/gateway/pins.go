@@ -27,9 +27,11 @@ type seen struct {
 	at      time.Time
 }
 
-// A catalog is what the gateway knows of one resource's tools. It is a cache:
-// losing it costs one request to the upstream.
+// A catalog is what the gateway knows of the tools of one resource on one
+// upstream. It is a cache: losing it costs one request to the upstream.
 type catalog struct {
+	upstream string
+
 	pinning sync.Mutex // held while a first sight is committed
 
 	mu       sync.Mutex // guards what follows
@@ -52,12 +54,23 @@ type flight struct {
 	err   error
 }
 
-func (g *Gateway) catalog(resource string) *catalog {
-	c, ok := g.catalogs.Load(resource)
-	if !ok {
-		c, _ = g.catalogs.LoadOrStore(resource, &catalog{tools: map[string]*seen{}, reported: map[string]string{}, flights: map[asker]*flight{}})
+// catalog returns what is known of a resource's tools. What another upstream
+// said is not known of this one: there is one catalog of a resource at a time,
+// so a resource that moves begins a new one in the place of the old.
+func (g *Gateway) catalog(res *counterfoil.Resource) *catalog {
+	for {
+		old, ok := g.catalogs.Load(res.Name)
+		if ok && old.(*catalog).upstream == res.Upstream {
+			return old.(*catalog)
+		}
+		c := &catalog{upstream: res.Upstream, tools: map[string]*seen{}, reported: map[string]string{}, flights: map[asker]*flight{}}
+		if ok && g.catalogs.CompareAndSwap(res.Name, old, c) {
+			return c
+		}
+		if _, other := g.catalogs.LoadOrStore(res.Name, c); !ok && !other {
+			return c
+		}
 	}
-	return c.(*catalog)
 }
 
 // put notes a definition that was seen.
@@ -139,18 +152,38 @@ func (c *catalog) fetch(ctx context.Context, f *flight, who asker, now func() ti
 	close(f.done)
 }
 
+// pinned returns the digest that a tool's definition must have. Of a tool above
+// routine a pin that no person looked at is none: a class that is raised while
+// a first sight is on its way may leave one behind.
+func (c *call) pinned(name string, tier counterfoil.Tier) (digest string, ok bool) {
+	// How comes before what: an administrator's pin replaces a first sight and
+	// never the other way round, so the digest is not older than its how.
+	if tier != counterfoil.Routine && c.gateway.cfg.Pins.PinHow(c.resource.Name, name) == counterfoil.PinFirstSight {
+		return "", false
+	}
+	return c.gateway.cfg.Pins.Pin(c.resource.Name, name)
+}
+
 // checkPin compares the tool's definition with the pinned one. A routine tool
 // is pinned when it is first seen; any other was pinned by an administrator or
 // is refused. It returns what is known of the definition, if anything.
 func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier) (*seen, error) {
-	cat := c.gateway.catalog(c.resource.Name)
-	pinned, isPinned := c.gateway.cfg.Pins.Pin(c.resource.Name, name)
-	if !isPinned && tier != counterfoil.Routine {
-		return cat.known(name), counterfoil.Refuse(counterfoil.ToolChanged,
+	cat := c.gateway.catalog(c.resource)
+	notPinned := func() error {
+		return counterfoil.Refuse(counterfoil.ToolChanged,
 			"the definition of %s is not pinned: apply the manifest while the upstream is reachable", name)
 	}
+	before, isPinned := c.pinned(name, tier)
+	if !isPinned && tier != counterfoil.Routine {
+		return cat.known(name), notPinned()
+	}
 	def, err := cat.fresh(ctx, name, c.asker(), c.gateway.cfg.Now, c.fetchTools)
+	// The upstream may have taken its time: the pin that counts is the one that
+	// is there now.
+	pinned, isPinned := c.pinned(name, tier)
 	switch {
+	case !isPinned && tier != counterfoil.Routine:
+		return cat.known(name), notPinned()
 	case err != nil && tier != counterfoil.Routine:
 		// Nothing is forwarded anyway before a person has looked at it.
 		return cat.known(name), nil
@@ -169,6 +202,12 @@ func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier)
 			return def, err
 		}
 	}
+	if def.digest != pinned && pinned != before {
+		// Which of the two is newer, the definition or the pin, is not known, so
+		// this is no change to report. The next call asks the upstream again.
+		cat.void()
+		return def, counterfoil.Refuse(counterfoil.ToolChanged, "%s was pinned while it was called: call again", name)
+	}
 	if def.digest != pinned {
 		if err := c.reportChange(ctx, name, pinned, def.digest); err != nil {
 			return def, err
@@ -181,7 +220,7 @@ func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier)
 // pin pins a routine tool at first sight and returns the digest that is pinned
 // then: of two calls that see two definitions, one wins.
 func (c *call) pin(ctx context.Context, name, digest string) (string, error) {
-	cat := c.gateway.catalog(c.resource.Name)
+	cat := c.gateway.catalog(c.resource)
 	cat.pinning.Lock()
 	defer cat.pinning.Unlock()
 	if pinned, ok := c.gateway.cfg.Pins.Pin(c.resource.Name, name); ok {
@@ -233,7 +272,7 @@ func (c *call) fetchTools(ctx context.Context) (tools map[string]Definition, err
 
 // reportChange records a changed definition, once for each that is seen.
 func (c *call) reportChange(ctx context.Context, name, pinned, digest string) error {
-	cat := c.gateway.catalog(c.resource.Name)
+	cat := c.gateway.catalog(c.resource)
 	cat.mu.Lock()
 	known := cat.reported[name] == digest
 	cat.reported[name] = digest

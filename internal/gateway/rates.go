@@ -22,6 +22,10 @@ const (
 
 	// tellLimit bounds how long writing such an entry is waited for.
 	tellLimit = 5 * time.Second
+
+	// drainLimit bounds how long writing all of those that are left when the
+	// server ends is waited for.
+	drainLimit = 2 * time.Second
 )
 
 // Rates are token buckets, one for each agent, so that one agent's flood leaves
@@ -30,13 +34,12 @@ const (
 // the ledger.
 //
 // A request over the rate has no entry of its own, or it would cost what the
-// limit is to save; an agent's are counted and become one entry a second. Used
-// proofs are read back from entries after a restart (Entry.Proof), so such a
-// proof is forgotten by a restart within its minute. That is safe: the request
-// it came with was not executed, so whoever replays it does not do anything for
-// a second time, and the replay meets the same checks as the first: token,
-// binding to method and URL, revocation, rate, decision, and the nonce that a
-// loss of memory asks for.
+// limit is to save; an agent's are counted and become one entry a second. So
+// the proofs of such requests are in memory only, while all others are read back
+// from their entries after a restart (Entry.Proof). After a start whose log
+// shows such refusals within the window that is read back, or whose last run did
+// not end cleanly, and so may have told of none, every proof from before the
+// start needs a nonce (internal/daemon): a forgotten one is not taken again.
 type rates struct {
 	limit rate.Limit
 	burst int
@@ -131,14 +134,14 @@ func (c *call) limit() error {
 		if c.registry.Agents[agent] == nil {
 			agent = strangers
 		}
-		time.AfterFunc(tellInterval, func() { g.tell(agent) })
+		time.AfterFunc(tellInterval, func() { g.tell(context.Background(), agent) })
 	}
 	return counterfoil.Refuse(counterfoil.RateLimited, "an agent may send %g requests a second: send fewer", g.cfg.Rate)
 }
 
 // tell records how many requests of an agent were refused over its rate. What
 // cannot be recorded is in the log for operators; nothing followed from it.
-func (g *Gateway) tell(agent string) {
+func (g *Gateway) tell(ctx context.Context, agent string) {
 	defer func() {
 		if p := recover(); p != nil {
 			_ = g.panicked("recording refusals", p) // it is logged, and nobody waits
@@ -148,7 +151,7 @@ func (g *Gateway) tell(agent string) {
 	if n == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), tellLimit)
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	err := g.cfg.Recorder.Append(ctx, &ledger.Entry{
 		Kind: ledger.RefusedAggregate, Agent: agent, Decision: ledger.Refuse, Code: counterfoil.RateLimited,

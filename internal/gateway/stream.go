@@ -158,7 +158,7 @@ func (c *call) event(ev *event) (last bool, o outcome, err error) {
 		return false, o, nil
 	}
 	if m.Method == "notifications/tools/list_changed" {
-		c.gateway.catalog(c.resource.Name).void()
+		c.gateway.catalog(c.resource).void()
 	}
 	return false, o, nil
 }
