@@ -288,6 +288,11 @@ func TestEachAgentHasItsRate(t *testing.T) {
 	again.Body = io.NopCloser(strings.NewReader(toolCall("get_balance", `{}`)))
 	r := a.do(request)
 	wantHTTP(t, r, http.StatusTooManyRequests, counterfoil.RateLimited)
+	// That there were some is durable before the first is answered: a start after
+	// a crash has to know.
+	if begun := w.aggregates("began"); len(begun) != 1 || begun[0].Agent != "payroll" || begun[0].Code != counterfoil.RateLimited {
+		t.Errorf("with the first answer the entries are %+v", begun)
+	}
 	if r.header.Get("Retry-After") == "" || r.header.Get("WWW-Authenticate") != "" {
 		t.Errorf("the headers are %v", r.header)
 	}
@@ -314,7 +319,7 @@ func TestEachAgentHasItsRate(t *testing.T) {
 	counts := map[string]any{}
 	for len(counts) < 2 {
 		size, _ := w.log.Head()
-		found := w.refusedOverRate()
+		found := w.aggregates("count")
 		for _, e := range found {
 			counts[e.Agent] = e.Detail["count"]
 		}
@@ -324,26 +329,27 @@ func TestEachAgentHasItsRate(t *testing.T) {
 			}
 		}
 	}
-	if len(w.refusedOverRate()) != 2 || counts["payroll"] != 3.0 || counts[""] != 1.0 {
-		t.Errorf("the entries are %+v", w.refusedOverRate())
+	if len(w.aggregates("count")) != 2 || counts["payroll"] != 3.0 || counts[""] != 1.0 {
+		t.Errorf("the entries are %+v", w.aggregates("count"))
 	}
 	// What is counted when the server ends is recorded as well.
 	for range 10 {
 		a.post(ping, nil)
 	}
 	w.gateway.Drain()
-	if got := w.refusedOverRate(); len(got) != 3 || got[2].Agent != "payroll" || got[2].Code != counterfoil.RateLimited {
+	if got := w.aggregates("count"); len(got) != 3 || got[2].Agent != "payroll" || got[2].Code != counterfoil.RateLimited {
 		t.Errorf("the entries are %+v", got)
 	}
 }
 
-func (w *world) refusedOverRate() []ledger.Entry {
+// aggregates returns the entries of refusals over a rate that have a detail.
+func (w *world) aggregates(detail string) []ledger.Entry {
 	w.t.Helper()
 	size, _ := w.log.Head()
 	var out []ledger.Entry
 	err := w.log.Entries(w.t.Context(), 0, size, func(_ int64, b []byte) error {
 		e, err := ledger.Parse(b)
-		if err == nil && e.Kind == ledger.RefusedAggregate {
+		if err == nil && e.Kind == ledger.RefusedAggregate && e.Detail[detail] != nil {
 			out = append(out, *e)
 		}
 		return err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -34,12 +35,12 @@ const (
 // the ledger.
 //
 // A request over the rate has no entry of its own, or it would cost what the
-// limit is to save; an agent's are counted and become one entry a second. So
-// the proofs of such requests are in memory only, while all others are read back
-// from their entries after a restart (Entry.Proof). After a start whose log
-// shows such refusals within the window that is read back, or whose last run did
-// not end cleanly, and so may have told of none, every proof from before the
-// start needs a nonce (internal/daemon): a forgotten one is not taken again.
+// limit is to save; an agent's are counted and become one entry a second, and
+// the first of them one before it is answered. So the proofs of such requests are
+// in memory only, while all others are read back from their entries after a
+// restart (Entry.Proof). After a start whose log shows such refusals within the
+// window that is read back, every proof from before the start needs a nonce
+// (internal/daemon): a forgotten one is not taken again.
 type rates struct {
 	limit rate.Limit
 	burst int
@@ -135,6 +136,15 @@ func (c *call) limit() error {
 			agent = strangers
 		}
 		time.AfterFunc(tellInterval, func() { g.tell(context.Background(), agent) })
+		// The first of a second has its entry before its answer: a start after
+		// a crash must see that there were some.
+		err := g.cfg.Recorder.Append(c.r.Context(), &ledger.Entry{
+			Kind: ledger.RefusedAggregate, Agent: agent, Decision: ledger.Refuse, Code: counterfoil.RateLimited,
+			Detail: map[string]any{"began": ledger.FormatTime(g.cfg.Now())},
+		})
+		if err != nil {
+			return counterfoil.NewFault(counterfoil.LedgerUnavailable, fmt.Errorf("recording a refusal over the rate: %w", err))
+		}
 	}
 	return counterfoil.Refuse(counterfoil.RateLimited, "an agent may send %g requests a second: send fewer", g.cfg.Rate)
 }
