@@ -177,7 +177,8 @@ func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier)
 	if !isPinned && tier != counterfoil.Routine {
 		return cat.known(name), notPinned()
 	}
-	def, err := cat.fresh(ctx, name, c.asker(), c.gateway.cfg.Now, c.fetchTools)
+	asking := *c // the fetch may outlive this call, which goes on to change
+	def, err := cat.fresh(ctx, name, c.asker(), c.gateway.cfg.Now, asking.fetchTools)
 	// The upstream may have taken its time: the pin that counts is the one that
 	// is there now.
 	pinned, isPinned := c.pinned(name, tier)
