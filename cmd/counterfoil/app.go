@@ -72,6 +72,7 @@ call it makes to MCP servers, and keeps a tamper-evident ledger of every decisio
 that anyone can verify offline.
 
 Start here:  counterfoil demo`,
+		Version:       versionString(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
