@@ -212,13 +212,18 @@ func (d *demo) tell(title string, o outcome) {
 	fmt.Fprintf(d.app.out, "\n%d. %s\n   tried     %s\n   answered  %s: %s\n   why       %s\n   %s\n", d.number, title, o.tried, o.got, o.answered, o.why, mark)
 }
 
+// quiet is the administrator's own commands, without what they print.
+func (d *demo) quiet() *app {
+	return &app{streams: streams{strings.NewReader(""), io.Discard, io.Discard}, data: d.app.data}
+}
+
 // setUp declares who may do what and gives the agent a key of its own.
 func (d *demo) setUp() error {
-	quiet := &app{streams: streams{strings.NewReader(""), io.Discard, io.Discard}, data: d.app.data}
+	quiet := d.quiet()
 	if err := quiet.apply(d.ctx, []string{filepath.Join(d.dir, "bank.yaml")}); err != nil {
 		return err
 	}
-	code, err := quiet.enrolmentCode(d.ctx, "payroll")
+	code, _, err := quiet.makeCode(d.ctx, "payroll")
 	if err != nil {
 		return err
 	}
@@ -423,7 +428,7 @@ func (d *demo) asBearer() error {
 // with one byte changed.
 func (d *demo) ledger() error {
 	export := filepath.Join(d.dir, "ledger.export")
-	quiet := &app{streams: streams{strings.NewReader(""), io.Discard, io.Discard}, data: d.app.data}
+	quiet := d.quiet()
 	if err := quiet.exportLedger(d.ctx, export); err != nil {
 		return err
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/daemon"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -478,10 +477,4 @@ func verifyURL(ctx context.Context, base, key, checkpoint string) (verified, err
 		return verified{}, err
 	}
 	return reportOf("published hashes", report), nil
-}
-
-// enrolmentCode makes a code for the demo's agent.
-func (a *app) enrolmentCode(ctx context.Context, agent string) (counterfoil.Secret, error) {
-	code, _, err := a.makeCode(ctx, agent)
-	return code, err
 }
