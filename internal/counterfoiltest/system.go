@@ -186,9 +186,6 @@ func (s *System) Restart() {
 // Issuer is the public URL.
 func (s *System) Issuer() string { return s.daemon.PublicURL() }
 
-// Management is the management URL.
-func (s *System) Management() string { return s.daemon.ManagementURL() }
-
 // BankURL is the bank's identifier at the gateway.
 func (s *System) BankURL() string { return s.Issuer() + "/r/bank" }
 
@@ -205,21 +202,6 @@ func (s *System) UpstreamHeaders() []http.Header {
 func (s *System) UpstreamCalls() int {
 	c, _ := s.bank.Seen()
 	return len(c)
-}
-
-// Stall makes calls at the bank wait until the function that it returns is
-// called.
-func (s *System) Stall() (release func()) {
-	gate := make(chan struct{})
-	s.bank.mu.Lock()
-	s.bank.stall = gate
-	s.bank.mu.Unlock()
-	return sync.OnceFunc(func() {
-		s.bank.mu.Lock()
-		s.bank.stall = nil
-		s.bank.mu.Unlock()
-		close(gate)
-	})
 }
 
 // Admin sends a request to the admin socket and returns the answer's status and

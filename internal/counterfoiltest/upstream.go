@@ -23,7 +23,6 @@ type Recorder struct {
 	mu      sync.Mutex
 	calls   []UpstreamCall
 	headers []http.Header
-	stall   chan struct{} // when not nil, calls wait for it
 }
 
 // NewRecorder records what reaches h.
@@ -46,23 +45,13 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.mu.Lock()
 	r.headers = append(r.headers, req.Header.Clone())
-	stall := r.stall
 	if ijson.UnmarshalLax(body, &msg) == nil && msg.Method == "tools/call" {
 		args, err := ijson.Marshal(msg.Params.Arguments)
 		if err == nil {
 			r.calls = append(r.calls, UpstreamCall{msg.Params.Name, string(args)})
 		}
-	} else {
-		stall = nil
 	}
 	r.mu.Unlock()
-	if stall != nil {
-		select {
-		case <-stall:
-		case <-req.Context().Done():
-			return
-		}
-	}
 	r.next.ServeHTTP(w, req)
 }
 
