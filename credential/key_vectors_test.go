@@ -93,7 +93,7 @@ func keyVectors() *vectorFile {
 		v.Code = "key_refused"
 	}
 	return &vectorFile{
-		Description: "Public keys as JWK. The code of refused rows is a placeholder: who shows the key decides how it is answered.",
+		Description: "Public keys as JWK. Refused rows have the code key_refused: how a refused key is answered depends on where it was shown.",
 		Clauses:     "RFC 7517, RFC 7518, RFC 8037, RFC 7638, FIPS 186-5",
 		Now:         testNow.Unix(), Accepted: accepted, Refused: refused,
 	}
