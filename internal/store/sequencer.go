@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -85,6 +86,11 @@ func (q *sequencer) run(probe <-chan time.Time) {
 			q.probe()
 			continue
 		}
+		// Whoever wakes this goroutine hands it the processor next, before the
+		// others that are about to come: on a busy machine each commit would be
+		// of one or two decisions, and a commit costs more than a decision. On an
+		// idle one nobody is before it in the queue, and nothing is waited for.
+		runtime.Gosched()
 		if work = q.take(work[:0]); len(work) > 0 {
 			q.commit(work)
 		}
