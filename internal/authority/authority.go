@@ -59,12 +59,20 @@ type Config struct {
 	// used. Nil: nothing is said of credentials at apply.
 	Credential func(file string) error
 
-	// Definitions asks an mcp resource's upstream for the digests of its tools'
-	// definitions, by tool. Nil: nothing is pinned at apply.
-	Definitions func(ctx context.Context, r *counterfoil.Resource) (map[string]string, error)
+	// Definitions asks an mcp resource's upstream for its tools' definitions, by
+	// tool. Nil: nothing is pinned at apply.
+	Definitions func(ctx context.Context, r *counterfoil.Resource) (map[string]Definition, error)
 
 	Now func() time.Time
 	Log *slog.Logger
+}
+
+// A Definition is what an apply needs to know of a tool's definition.
+type Definition struct {
+	Digest string // what is pinned
+
+	// Unusable says why the arguments of calls cannot be checked, or is empty.
+	Unusable string
 }
 
 // An Authority issues tokens and keeps the registry. It is safe for concurrent

@@ -376,13 +376,16 @@ tools: [{name: get_balance, class: read}, {name: pay, class: payout}, {name: swe
 func TestApplyPinsDefinitions(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	digests, fail := map[string]string{"get_balance": "sha-256:a", "pay": "sha-256:b", "extra": "sha-256:c"}, error(nil)
+	fail := error(nil)
+	tools := map[string]authority.Definition{
+		"get_balance": {Digest: "sha-256:a", Unusable: "nobody reads its arguments"}, "pay": {Digest: "sha-256:b"}, "extra": {Digest: "sha-256:c"},
+	}
 	a := h.authority(func(c *authority.Config) {
-		c.Definitions = func(_ context.Context, r *counterfoil.Resource) (map[string]string, error) {
+		c.Definitions = func(_ context.Context, r *counterfoil.Resource) (map[string]authority.Definition, error) {
 			if r.Name != "bank" {
 				t.Errorf("asked for %s", r.Name)
 			}
-			return digests, fail
+			return tools, fail
 		}
 	})
 	apply := func() authority.ApplyResult {
@@ -403,9 +406,16 @@ func TestApplyPinsDefinitions(t *testing.T) {
 	if result := apply(); len(result.Pinned) != 0 {
 		t.Errorf("again: %+v", result.Pinned)
 	}
-	digests["pay"] = "sha-256:changed"
-	if result := apply(); fmt.Sprint(result.Pinned) != "[{bank pay sha-256:changed true}]" {
+	if w := strings.Join(result.Warnings, "\n"); strings.Contains(w, "cannot be checked") {
+		t.Errorf("nothing is wrong with what is checked: %s", w)
+	}
+	tools["pay"] = authority.Definition{Digest: "sha-256:changed", Unusable: "it is a riddle"}
+	result = apply()
+	if fmt.Sprint(result.Pinned) != "[{bank pay sha-256:changed true}]" {
 		t.Errorf("changed: %+v", result.Pinned)
+	}
+	if w := strings.Join(result.Warnings, "\n"); !strings.Contains(w, "calls of pay are refused") || !strings.Contains(w, "it is a riddle") {
+		t.Errorf("a definition that cannot be used: %s", w)
 	}
 	fail = errors.New("dial tcp 10.0.0.7: no route to the secret host")
 	result = apply()

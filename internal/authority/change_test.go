@@ -480,6 +480,15 @@ func (h *house) first(tool, digest string) {
 	}
 }
 
+// defined makes definitions of digests.
+func defined(digests map[string]string) map[string]authority.Definition {
+	tools := make(map[string]authority.Definition, len(digests))
+	for tool, digest := range digests {
+		tools[tool] = authority.Definition{Digest: digest}
+	}
+	return tools
+}
+
 // A routine tool that changed works again once an operator applied its resource,
 // and not before; pins go with the resource.
 func TestApplyTakesChangedRoutineTools(t *testing.T) {
@@ -487,7 +496,9 @@ func TestApplyTakesChangedRoutineTools(t *testing.T) {
 	h := newHouse(t)
 	digests, fail := map[string]string{"get_balance": "sha-256:a", "pay": "sha-256:b", "sweep": "sha-256:c"}, error(nil)
 	a := h.authority(func(c *authority.Config) {
-		c.Definitions = func(context.Context, *counterfoil.Resource) (map[string]string, error) { return digests, fail }
+		c.Definitions = func(context.Context, *counterfoil.Resource) (map[string]authority.Definition, error) {
+			return defined(digests), fail
+		}
 	})
 	// runs says what the gateway would of a call: its pin is the upstream's.
 	runs := func() bool {
@@ -539,8 +550,8 @@ func TestFirstSightDoesNotVetForAPerson(t *testing.T) {
 	h := newHouse(t)
 	fail := error(nil)
 	a := h.authority(func(c *authority.Config) {
-		c.Definitions = func(context.Context, *counterfoil.Resource) (map[string]string, error) {
-			return map[string]string{"get_balance": "sha-256:a", "pay": "sha-256:b", "sweep": "sha-256:c"}, fail
+		c.Definitions = func(context.Context, *counterfoil.Resource) (map[string]authority.Definition, error) {
+			return defined(map[string]string{"get_balance": "sha-256:a", "pay": "sha-256:b", "sweep": "sha-256:c"}), fail
 		}
 	})
 	h.mustApply(a, bank)

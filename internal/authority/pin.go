@@ -62,7 +62,7 @@ func (a *Authority) pin(ctx context.Context, resources []string, actor string, r
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			u.digests, u.err = a.definitions(ctx, r)
+			u.tools, u.err = a.definitions(ctx, r)
 		})
 	}
 	wg.Wait()
@@ -76,9 +76,9 @@ func (a *Authority) pin(ctx context.Context, resources []string, actor string, r
 // upstreamTools is what one upstream says that its tools are.
 type upstreamTools struct {
 	resource *counterfoil.Resource
-	guarded  []string          // tools above routine
-	pinned   []string          // routine tools that have a pin
-	digests  map[string]string // by tool
+	guarded  []string // tools above routine
+	pinned   []string // routine tools that have a pin
+	tools    map[string]Definition
 	err      error
 }
 
@@ -98,11 +98,19 @@ func (a *Authority) pinTools(ctx context.Context, u *upstreamTools, actor string
 		return
 	}
 	for _, tool := range slices.Concat(u.guarded, u.pinned) {
-		a.pinTool(ctx, counterfoil.ToolID{Resource: name, Tool: tool}, u.digests[tool], actor, result)
+		a.pinTool(ctx, counterfoil.ToolID{Resource: name, Tool: tool}, u.tools[tool].Digest, actor, result)
+	}
+	for _, tool := range u.resource.Tools {
+		// Where nobody looks at the arguments, nothing is checked of them.
+		why := u.tools[tool.Name].Unusable
+		if why != "" && (len(tool.Fields) > 0 || slices.Contains(u.guarded, tool.Name)) {
+			result.Warnings = append(result.Warnings, fmt.Sprintf(
+				"Resource %s: calls of %s are refused where their arguments decide, because they cannot be checked: %s", name, tool.Name, why))
+		}
 	}
 }
 
-func (a *Authority) definitions(ctx context.Context, r *counterfoil.Resource) (map[string]string, error) {
+func (a *Authority) definitions(ctx context.Context, r *counterfoil.Resource) (map[string]Definition, error) {
 	ctx, cancel := context.WithTimeout(ctx, pinTimeout)
 	defer cancel()
 	return a.cfg.Definitions(ctx, r)

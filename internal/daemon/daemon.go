@@ -305,7 +305,7 @@ func (d *Daemon) credential(file string) error {
 }
 
 // definitions asks an upstream for its tools, for pinning at apply.
-func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (map[string]string, error) {
+func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (map[string]authority.Definition, error) {
 	var secret counterfoil.Secret
 	if res.Credential != nil {
 		var err error
@@ -317,11 +317,11 @@ func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (ma
 	if err != nil {
 		return nil, err
 	}
-	digests := make(map[string]string, len(defs))
+	known := make(map[string]authority.Definition, len(defs))
 	for tool, def := range defs {
-		digests[tool] = def.Digest
+		known[tool] = authority.Definition{Digest: def.Digest, Unusable: def.Unusable()}
 	}
-	return digests, nil
+	return known, nil
 }
 
 // notReady says why requests are not taken.

@@ -102,11 +102,13 @@ func (c *call) understand(body []byte) error {
 		return revErr
 	}
 	c.revision = revision
-	if err != nil {
-		return err
-	}
+	// Before what is wrong with the parameters: of a method that a revision does
+	// not have there are none (MCP 2026-07-28, Streamable HTTP: 404 and -32601).
 	if m.method != nil && m.method.eras&eraOf(revision) == 0 {
 		return unknownMethod(m.name)
+	}
+	if err != nil {
+		return err
 	}
 	if eraOf(revision) == modern {
 		c.open = nil // MCP 2026-07-28, Streamable HTTP: a session id is ignored
@@ -197,6 +199,12 @@ func (c *call) decideTool(name string) error {
 			err = counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", name)
 		}
 	}
+	if (err == nil || counterfoil.CodeOf(err) == counterfoil.ApprovalRequired) && c.judged && def != nil {
+		// Nobody is asked to approve what the upstream would not take either.
+		if misfit := def.input.check(name, c.payload); misfit != nil {
+			return misfit
+		}
+	}
 	if err == nil && eraOf(c.revision) == modern && def != nil {
 		if err := c.checkMirrors(def); err != nil {
 			c.framed = true
@@ -265,7 +273,7 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 		Arguments: arguments,
 		Source:    c.source,
 	}, c.now)
-	c.class, c.tier = d.Class, d.Tier
+	c.class, c.tier, c.judged = d.Class, d.Tier, d.Judged
 	return d.Err()
 }
 

@@ -31,8 +31,18 @@ type Definition struct {
 	Digest string // "sha-256:" and base64url of SHA-256 over JSON
 	JSON   []byte // canonical (RFC 8785)
 
-	output  bool    // it has an outputSchema
-	mirrors []param // arguments that headers mirror
+	output  bool         // it has an outputSchema
+	mirrors []param      // arguments that headers mirror
+	input   *inputSchema // what its arguments must be
+}
+
+// Unusable says why the arguments of calls cannot be checked, or is empty.
+// Calls are then refused where the arguments decide, and where a person does.
+func (d *Definition) Unusable() string {
+	if err := d.input.compile(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // A param is an argument that the header Mcp-Param-Name mirrors (MCP
@@ -64,6 +74,7 @@ func readDefinition(raw []byte) (name string, d Definition, err error) {
 		JSON:    canonical,
 		output:  find(members, "outputSchema") != nil,
 		mirrors: mirrored(nil, nil, find(members, "inputSchema")),
+		input:   &inputSchema{text: find(members, "inputSchema")},
 	}
 	return name, d, nil
 }

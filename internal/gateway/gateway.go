@@ -216,6 +216,7 @@ type call struct {
 
 	class     string
 	tier      counterfoil.Tier
+	judged    bool          // the arguments had a part in the decision
 	def       *seen         // of the tool that is called
 	decided   *ledger.Entry // once the decision is durable
 	decidedAt time.Time
@@ -284,7 +285,7 @@ func (c *call) screen() error {
 	}
 	// RFC 9112, Section 3.2.2: the absolute form comes from clients that take
 	// us for a proxy. We are none.
-	if r.URL.Host != "" && !strings.EqualFold(r.URL.Host, g.host) {
+	if (r.URL.IsAbs() || r.URL.Host != "") && (r.URL.User != nil || !strings.EqualFold(r.URL.Host, g.host)) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host")
 	}
 	if len(r.Header["Upgrade"]) > 0 {

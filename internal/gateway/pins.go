@@ -19,12 +19,24 @@ const definitionTTL = time.Second
 // definitionTimeout bounds a whole list that a call waits for.
 const definitionTimeout = 10 * time.Second
 
-// A seen definition is what the gateway keeps of one: not its text.
+// A seen definition is what the gateway keeps of one: of its text the
+// inputSchema alone.
 type seen struct {
 	digest  string
 	output  bool
 	mirrors []param
+	input   *inputSchema
 	at      time.Time
+}
+
+// see keeps of a definition what calls need. What was compiled of the same
+// definition before stays compiled.
+func see(d *Definition, before *seen, now time.Time) *seen {
+	s := &seen{d.Digest, d.output, d.mirrors, d.input, now}
+	if before != nil && before.digest == d.Digest {
+		s.input = before.input
+	}
+	return s
 }
 
 // A catalog is what the gateway knows of the tools of one resource on one
@@ -80,7 +92,7 @@ func (c *catalog) put(name string, d *Definition, now time.Time) {
 	if len(c.tools) >= maxTools && c.tools[name] == nil {
 		clear(c.tools)
 	}
-	c.tools[name] = &seen{d.Digest, d.output, d.mirrors, now}
+	c.tools[name] = see(d, c.tools[name], now)
 }
 
 // known returns what was last seen of a tool, however long ago.
@@ -144,7 +156,7 @@ func (c *catalog) fetch(ctx context.Context, f *flight, who asker, now func() ti
 	if f.err = err; err == nil {
 		f.tools = make(map[string]*seen, len(tools))
 		for name, d := range tools {
-			f.tools[name] = &seen{d.Digest, d.output, d.mirrors, began}
+			f.tools[name] = see(&d, c.tools[name], began)
 		}
 		c.tools, c.at = maps.Clone(f.tools), began // put adds to it, f's waiters read theirs
 	}

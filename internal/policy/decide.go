@@ -104,10 +104,8 @@ func (s *Set) Decide(a counterfoil.Action, now time.Time) (d Decision) {
 	d.Class, d.Tier = c.tool.class, c.tool.tier
 	c.agent = s.agents[a.Caller.Agent]
 	where := s.resources[a.Tool.Resource].Environment
-	if !c.granted(&d) || !c.located(&d, where) || !s.permitted(&c, &d) || !c.bounded(&d) || !c.limited(&d) || !c.tiered(&d) {
-		return d
-	}
-	d.Allow = true
+	d.Allow = c.granted(&d) && c.located(&d, where) && s.permitted(&c, &d) && c.bounded(&d) && c.limited(&d) && c.tiered(&d)
+	d.Judged = c.parsed
 	return d
 }
 

@@ -13,6 +13,11 @@ type Decision struct {
 	Code   counterfoil.Code
 	Detail string
 
+	// Judged says that the arguments had a part in the decision: a rule, a limit
+	// or the token's details read them, or a person is to. Then they must be
+	// what the tool says that it takes.
+	Judged bool
+
 	// Class and Tier are those of the tool: empty and Forbidden when the tool
 	// is unknown.
 	Class string
