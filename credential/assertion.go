@@ -59,7 +59,7 @@ func ParseAssertion(compact string) (UnverifiedAssertion, error) {
 	if len(compact) > MaxAssertion {
 		return none, counterfoil.Refuse(counterfoil.PayloadTooLarge, "the client assertion is larger than %d bytes", MaxAssertion)
 	}
-	t, err := parseJWS(compact, false)
+	t, _, err := parseJWS(compact, false, nil)
 	if err != nil {
 		return none, refuseAssertion("%v", err)
 	}

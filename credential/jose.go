@@ -35,6 +35,9 @@ type jws struct {
 	input   []byte // what is signed: the first two parts and the dot
 	payload []byte
 	sig     []byte
+
+	first int  // where the first part of input ends
+	known bool // the header was not read but remembered
 }
 
 // header holds the JOSE header parameters that mean something to us, to use or
@@ -78,40 +81,46 @@ func decode(dst, part []byte) ([]byte, error) {
 }
 
 // parseJWS decodes a compact JWS whose size the caller has checked. A jwk in
-// the header is refused unless withKey.
-func parseJWS(compact string, withKey bool) (jws, error) {
+// the header is refused unless withKey. The key is that of a header that is known.
+func parseJWS(compact string, withKey bool, known *Headers) (t jws, key PublicKey, err error) {
 	// Dots are counted, not split at: a megabyte of them must not become a
 	// million strings. Five parts would be JWE, which nothing here takes.
 	if strings.Count(compact, ".") != 2 {
-		return jws{}, errParts
+		return jws{}, key, errParts
 	}
 	// One buffer holds the text and what it decodes to.
 	buf := make([]byte, len(compact), len(compact)+3*len(compact)/4+3)
 	copy(buf, compact)
 	first := strings.IndexByte(compact, '.')
 	last := strings.LastIndexByte(compact, '.')
-	t := jws{input: buf[:last:last]}
+	t = jws{input: buf[:last:last], first: first}
 
-	b, err := decode(buf, buf[:first])
-	if err != nil {
-		return jws{}, err
+	b := buf
+	if header, ok := known.find(compact[:first], withKey); ok {
+		t.header, t.known, key = header.header, true, header.key
+	} else {
+		if b, err = decode(b, buf[:first]); err != nil {
+			return jws{}, key, err
+		}
 	}
 	head := b[len(compact):]
 	from := len(b)
 	if b, err = decode(b, buf[first+1:last]); err != nil {
-		return jws{}, err
+		return jws{}, key, err
 	}
 	t.payload = b[from:]
 	from = len(b)
 	if b, err = decode(b, buf[last+1:len(compact)]); err != nil {
-		return jws{}, err
+		return jws{}, key, err
 	}
 	t.sig = b[from:]
-
-	if err := ijson.UnmarshalLax(head, &t.header); err != nil {
-		return jws{}, fmt.Errorf("its header: %w", err)
+	if t.known {
+		return t, key, nil
 	}
-	return t, t.header.check(withKey)
+	if err := ijson.UnmarshalLax(head, &t.header); err != nil {
+		return jws{}, key, fmt.Errorf("its header: %w", err)
+	}
+	return t, key, t.header.check(withKey)
 }
 
 func (h *header) check(withKey bool) error {

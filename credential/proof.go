@@ -71,6 +71,11 @@ func refuseProof(format string, args ...any) error {
 // ParseProof reads the values of the DPoP header of a request. The numbers in
 // comments here and in Check are the checks of RFC 9449, Section 4.3.
 func ParseProof(header []string) (UnverifiedProof, error) {
+	return (*Headers)(nil).ParseProof(header)
+}
+
+// ParseProof is the function of that name, with the headers that are known.
+func (h *Headers) ParseProof(header []string) (UnverifiedProof, error) {
 	var none UnverifiedProof
 	// Check 1: there is not more than one DPoP header; joined by a comma they
 	// are as many.
@@ -88,7 +93,7 @@ func ParseProof(header []string) (UnverifiedProof, error) {
 	}
 	// Check 2: one well-formed JWT; check 5: alg is an asymmetric algorithm
 	// that is supported.
-	t, err := parseJWS(header[0], true)
+	t, key, err := parseJWS(header[0], true, h)
 	if err != nil {
 		return none, refuseProof("%v", err)
 	}
@@ -101,9 +106,11 @@ func ParseProof(header []string) (UnverifiedProof, error) {
 	if t.header.JWK == nil {
 		return none, refuseProof("its header has no jwk")
 	}
-	p := UnverifiedProof{jws: t}
-	if p.key, err = parseJWK(t.header.JWK); err != nil {
-		return none, refuseProof("%v", err)
+	p := UnverifiedProof{jws: t, key: key}
+	if !t.known {
+		if p.key, err = parseJWK(t.header.JWK); err != nil {
+			return none, refuseProof("%v", err)
+		}
 	}
 	if !p.key.takes(t.header.Alg) {
 		return none, refuseProof("its alg %s is not for its jwk", t.header.Alg)

@@ -171,11 +171,16 @@ func (c *TokenClaims) complete() error {
 
 // ParseToken reads an access token in the form that SignToken makes.
 func ParseToken(compact string) (UnverifiedToken, error) {
+	return (*Headers)(nil).ParseToken(compact)
+}
+
+// ParseToken is the function of that name, with the headers that are known.
+func (h *Headers) ParseToken(compact string) (UnverifiedToken, error) {
 	var none UnverifiedToken
 	if len(compact) > MaxToken {
 		return none, counterfoil.Refuse(counterfoil.PayloadTooLarge, "the access token is larger than %d bytes", MaxToken)
 	}
-	t, err := parseJWS(compact, false)
+	t, _, err := parseJWS(compact, false, h)
 	if err != nil {
 		return none, refuseToken("%v", err)
 	}

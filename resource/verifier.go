@@ -79,7 +79,8 @@ type Verifier struct {
 	Now        func() time.Time // nil: time.Now
 	Log        *slog.Logger     // for Middleware; nil: slog.Default
 
-	tokens tokenCache
+	tokens  tokenCache
+	headers credential.Headers
 }
 
 // TokensOnly is the Revocation of a service that has no view of what is
@@ -120,7 +121,7 @@ func (v *Verifier) Check(ctx context.Context, r Request) (counterfoil.Caller, er
 	if err != nil {
 		return none, err
 	}
-	proof, err := credential.ParseProof(r.Header["Dpop"])
+	proof, err := v.headers.ParseProof(r.Header["Dpop"])
 	if err != nil {
 		return none, err
 	}
@@ -149,6 +150,7 @@ func (v *Verifier) Check(ctx context.Context, r Request) (counterfoil.Caller, er
 	if p.JKT != token.JKT {
 		return none, counterfoil.Refuse(counterfoil.ProofKeyMismatch, "the DPoP proof is not by the key that the access token is bound to")
 	}
+	v.headers.KeepProof(proof)
 	// Check 10: the nonce. Before the proof is used up, as the sender is asked
 	// to come again.
 	if v.Nonces != nil && v.Nonces.Required(p.IssuedAt, now) && (p.Nonce == "" || !v.Nonces.Check(p.Nonce, now)) {
@@ -203,7 +205,7 @@ func (v *Verifier) signed(ctx context.Context, compact string, sum [32]byte) (*k
 			return kept, nil
 		}
 	}
-	unverified, err := credential.ParseToken(compact)
+	unverified, err := v.headers.ParseToken(compact)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +222,7 @@ func (v *Verifier) signed(ctx context.Context, compact string, sum [32]byte) (*k
 	if err != nil {
 		return nil, err
 	}
+	v.headers.KeepToken(unverified)
 	kept := &keptToken{SignedToken: signed, kid: unverified.KeyID(), hash: credential.EncodeHash(sum)}
 	v.tokens.put(sum, kept, v.now())
 	return kept, nil

@@ -110,40 +110,29 @@ func (c *call) deny(err error) {
 // refusedResult is the result of a tool call that was refused: one sentence for
 // the model, and the refusal object three times, wherever a client may look.
 func (c *call) refusedResult(err error) []byte {
-	type text struct {
-		Type string `json:"type"`
-		Text string `json:"text"`
-	}
 	o := c.explain(err)
 	object, encErr := json.Marshal(o)
 	if encErr != nil {
 		object = []byte(`{"code":"internal"}`)
 	}
-	result := struct {
-		Meta       map[string]refusalObject `json:"_meta"`
-		Content    []text                   `json:"content"`
-		IsError    bool                     `json:"isError"`
-		ResultType string                   `json:"resultType,omitzero"`
-		Structured *refusalObject           `json:"structuredContent,omitzero"`
-	}{
-		Meta:    map[string]refusalObject{metaRefusal: o},
-		Content: []text{{"text", c.sentence(o)}, {"text", string(object)}},
-		IsError: true,
+	textBlock := func(b []byte, s string) []byte {
+		b = append(b, `{"type":"text","text":`...)
+		return append(append(b, quote(s)...), '}')
 	}
+	b := append(make([]byte, 0, 4*len(object)+512), `{"_meta":{"`+metaRefusal+`":`...)
+	b = append(append(b, object...), `},"content":[`...)
+	b = append(textBlock(b, c.sentence(o)), ',')
+	b = append(textBlock(b, string(object)), `],"isError":true`...)
 	if eraOf(c.revision) == modern {
-		result.ResultType = "complete"
+		b = append(b, `,"resultType":"complete"`...)
 	}
 	if c.def != nil && !c.def.output {
 		// A client that knows an outputSchema validates even what isError marks
 		// (the 1.x TypeScript SDK), so the object is left out where there is one
 		// or may be one.
-		result.Structured = &o
+		b = appendMember(b, "structuredContent", object)
 	}
-	b, encErr := json.Marshal(result)
-	if encErr != nil {
-		b = []byte(`{"content":[],"isError":true}`)
-	}
-	return encodeRPC(c.message.id, "result", b)
+	return encodeRPC(c.message.id, "result", append(b, '}'))
 }
 
 // sentence is what the model reads.
