@@ -9,14 +9,14 @@ type challenge struct {
 	params map[string]string
 }
 
-// dpopError returns the error parameter of the DPoP challenge. One header value
-// may hold several schemes and a response several headers; an error of another
-// scheme does not count (RFC 9449, Section 7.2).
-func dpopError(values []string) string {
+// challengeParam returns a parameter of the first challenge of a scheme. One
+// header value may hold several schemes and a response several headers; an
+// error of another scheme does not count (RFC 9449, Section 7.2).
+func challengeParam(values []string, scheme, param string) string {
 	for _, v := range values {
 		for _, c := range parseChallenges(v) {
-			if c.scheme == "dpop" {
-				return c.params["error"]
+			if c.scheme == scheme {
+				return c.params[param]
 			}
 		}
 	}

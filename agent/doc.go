@@ -17,7 +17,7 @@
 // redirect is an error. Every attempt has an assertion and a proof of its own,
 // repetitions included, and a body is sent again only where the request can make
 // it anew. Tokens are bound to the key: an answer with a token of another type
-// is an error (RFC 9449, Section 5). The server's metadata must name the very
+// is an error (RFC 9449, Section 5; Config.InsecureBearer is the way out). The server's metadata must name the very
 // issuer that was asked (RFC 8414, Section 3.3), over TLS or on loopback.
 //
 // What it does not check. An access token is opaque to it: only the resource

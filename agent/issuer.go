@@ -35,6 +35,9 @@ type issuer struct {
 	now    func() time.Time
 	nonce  nonce
 
+	asserts        bool // the key logs the agent in, not only binds its tokens
+	insecureBearer bool // see Config
+
 	mu    sync.Mutex // guards meta and until
 	meta  *metadata
 	until time.Time
@@ -48,6 +51,16 @@ type metadata struct {
 	AuthAlgs      []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	ProofAlgs     []string `json:"dpop_signing_alg_values_supported"`
 	Enrolment     string   `json:"counterfoil_enrolment_endpoint"`
+
+	unbound bool // the issuer does not bind tokens, and that is taken
+}
+
+// tokenType is the type that a token must have (RFC 6749, Section 7.1).
+func (m *metadata) tokenType() string {
+	if m.unbound {
+		return "Bearer"
+	}
+	return "DPoP"
 }
 
 func newIssuer(id string, signer *credential.Signer, base *http.Client, now func() time.Time) (*issuer, error) {
@@ -60,10 +73,16 @@ func newIssuer(id string, signer *credential.Signer, base *http.Client, now func
 	if now == nil {
 		now = time.Now
 	}
-	return &issuer{id: id, signer: signer, now: now, http: &http.Client{
+	return &issuer{id: id, signer: signer, now: now, asserts: true, http: clientOf(base)}, nil
+}
+
+// clientOf returns what requests outside of the resource are sent with. It
+// follows no redirect: none of the answers that it is for is one.
+func clientOf(base *http.Client) *http.Client {
+	return &http.Client{
 		Transport:     transportOf(base),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}
 }
 
 // transportOf returns what requests are sent with. A caller's client may have a
@@ -103,15 +122,15 @@ func loopbackHost(host string) bool {
 	return err == nil && addr.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// metadataURL inserts the well-known part before the issuer's path (RFC 8414,
-// Section 3.1).
-func metadataURL(issuer string) string {
-	u, err := url.Parse(issuer)
+// metadataURL inserts the well-known part before the path of an identifier (RFC
+// 8414, Section 3.1; RFC 9728, Section 3.1).
+func metadataURL(identifier, wellKnown string) string {
+	u, err := url.Parse(identifier)
 	if err != nil {
-		return "" // newIssuer parsed it before
+		return "" // checkURL parsed it before
 	}
 	path := strings.TrimSuffix(u.EscapedPath(), "/")
-	return u.Scheme + "://" + u.Host + "/.well-known/oauth-authorization-server" + path
+	return u.Scheme + "://" + u.Host + "/.well-known/" + wellKnown + path
 }
 
 // metadata returns the issuer's metadata, read at most once in metadataLife.
@@ -123,7 +142,7 @@ func (i *issuer) metadata(ctx context.Context) (*metadata, error) {
 		return i.meta, nil
 	}
 	status, body, err := i.send(ctx, true, func(string) (*http.Request, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, metadataURL(i.id), nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, metadataURL(i.id, "oauth-authorization-server"), nil)
 		if err == nil {
 			req.Header.Set("Accept", "application/json")
 		}
@@ -163,15 +182,18 @@ func (i *issuer) check(m *metadata) error {
 			return fmt.Errorf("its counterfoil_enrolment_endpoint %q: %w", printable(m.Enrolment), err)
 		}
 	}
-	if len(m.AuthMethods) > 0 && !slices.Contains(m.AuthMethods, "private_key_jwt") {
+	alg := i.signer.Public().Alg()
+	if i.asserts && len(m.AuthMethods) > 0 && !slices.Contains(m.AuthMethods, "private_key_jwt") {
 		return errors.New("it does not take private_key_jwt")
 	}
-	alg := i.signer.Public().Alg()
-	if len(m.AuthAlgs) > 0 && !slices.Contains(m.AuthAlgs, alg) {
+	if i.asserts && len(m.AuthAlgs) > 0 && !slices.Contains(m.AuthAlgs, alg) {
 		return fmt.Errorf("it takes no assertion signed with %s, which is what the key is for", alg)
 	}
-	// RFC 9449, Section 5.1: the member says that DPoP is supported at all.
-	if !slices.Contains(m.ProofAlgs, alg) {
+	// RFC 9449, Section 5.1: the member says that DPoP is supported at all. The
+	// metadata comes from the issuer itself, over TLS, so that nobody in between
+	// takes the member out to get at a token that is not bound.
+	m.unbound = len(m.ProofAlgs) == 0 && i.insecureBearer
+	if !m.unbound && !slices.Contains(m.ProofAlgs, alg) {
 		return fmt.Errorf("it takes no DPoP proof signed with %s, which is what the key is for", alg)
 	}
 	return nil
@@ -207,7 +229,7 @@ func (i *issuer) send(ctx context.Context, again bool, build func(nonce string) 
 		// challenge.
 		if fresh && !renonced && (status == http.StatusBadRequest || status == http.StatusUnauthorized) {
 			a := readAnswered(body)
-			if a.OAuth == useNonce || a.Code.Wire().OAuth == useNonce || dpopError(header.Values("WWW-Authenticate")) == useNonce {
+			if a.OAuth == useNonce || a.Code.Wire().OAuth == useNonce || challengeParam(header.Values("WWW-Authenticate"), "dpop", "error") == useNonce {
 				renonced = true
 				continue
 			}

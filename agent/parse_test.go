@@ -30,10 +30,10 @@ func TestParseChallenges(t *testing.T) {
 			t.Errorf("%q\n got %v\nwant %v", in, got, want)
 		}
 	}
-	if got := dpopError([]string{`Bearer error="invalid_token"`, `DPoP error="use_dpop_nonce"`}); got != useNonce {
+	if got := challengeParam([]string{`Bearer error="invalid_token"`, `DPoP error="use_dpop_nonce"`}, "dpop", "error"); got != useNonce {
 		t.Errorf("error %q", got)
 	}
-	if got := dpopError([]string{`Bearer error="use_dpop_nonce"`}); got != "" {
+	if got := challengeParam([]string{`Bearer error="use_dpop_nonce"`}, "dpop", "error"); got != "" {
 		t.Errorf("the error of another scheme counts: %q", got)
 	}
 }
@@ -178,7 +178,7 @@ func TestMetadataURL(t *testing.T) {
 		"https://id.example.com:8/a/b":  "https://id.example.com:8/.well-known/oauth-authorization-server/a/b",
 		"https://id.example.com/a%2Fb/": "https://id.example.com/.well-known/oauth-authorization-server/a%2Fb",
 	} {
-		if got := metadataURL(in); got != want {
+		if got := metadataURL(in, "oauth-authorization-server"); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)
 		}
 	}

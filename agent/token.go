@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,6 +32,7 @@ type TokenInfo struct {
 	Token   counterfoil.Secret
 	Expires time.Time
 	Scope   []string // the tools that were given
+	Bearer  bool     // not bound to the key: only with Config.InsecureBearer
 }
 
 // tokenAnswer is a success of the token endpoint (RFC 6749, Section 5.1).
@@ -50,7 +52,7 @@ func (t *Transport) mint(ctx context.Context) (TokenInfo, error) {
 	var asked time.Time
 	status, body, err := t.issuer.send(ctx, true, func(nonce string) (*http.Request, error) {
 		asked = t.now()
-		return t.tokenRequest(ctx, meta.TokenEndpoint, nonce, asked)
+		return t.tokenRequest(ctx, meta, nonce, asked)
 	})
 	if err != nil {
 		return TokenInfo{}, fmt.Errorf("asking %s for a token: %w", t.issuer.id, err)
@@ -65,9 +67,12 @@ func (t *Transport) mint(ctx context.Context) (TokenInfo, error) {
 	switch {
 	case a.AccessToken == "" || !visible(a.AccessToken):
 		return TokenInfo{}, fmt.Errorf("asking %s for a token: its answer has none", t.issuer.id)
-	case !strings.EqualFold(a.TokenType, "DPoP"):
+	case !strings.EqualFold(a.TokenType, meta.tokenType()):
 		// RFC 9449, Section 5: another type means that the token is not bound
 		// to the key. It is dropped: sent as it is, any thief could use it.
+		if meta.unbound {
+			return TokenInfo{}, fmt.Errorf("asking %s for a token: it gave one of type %q", t.issuer.id, printable(a.TokenType))
+		}
 		return TokenInfo{}, fmt.Errorf("asking %s for a token: it gave one of type %q, which is not bound to the key, and it was dropped",
 			t.issuer.id, printable(a.TokenType))
 	case a.ExpiresIn <= 0:
@@ -76,38 +81,53 @@ func (t *Transport) mint(ctx context.Context) (TokenInfo, error) {
 	// The life is counted from before the request, so that the issuer never
 	// lets it end sooner than is thought here.
 	life := time.Duration(min(a.ExpiresIn, 24*60*60)) * time.Second
-	return TokenInfo{Token: counterfoil.NewSecret(a.AccessToken), Expires: asked.Add(life), Scope: strings.Fields(a.Scope)}, nil
+	return TokenInfo{Token: counterfoil.NewSecret(a.AccessToken), Expires: asked.Add(life), Scope: strings.Fields(a.Scope), Bearer: meta.unbound}, nil
 }
 
-// tokenRequest makes one attempt: RFC 6749, Section 4.4, with the assertion of
-// RFC 7523, Section 2.2, and a proof for this very request.
-func (t *Transport) tokenRequest(ctx context.Context, endpoint, nonce string, now time.Time) (*http.Request, error) {
-	assertion, err := credential.SignAssertion(t.issuer.signer, t.agent, t.issuer.id, now)
+// clientCredentials is the usual grant: RFC 6749, Section 4.4, with the assertion
+// of RFC 7523, Section 2.2.
+func (t *Transport) clientCredentials(context.Context) (url.Values, error) {
+	assertion, err := credential.SignAssertion(t.issuer.signer, t.agent, t.issuer.id, t.now())
 	if err != nil {
 		return nil, fmt.Errorf("signing an assertion: %w", err)
 	}
-	form := url.Values{
+	return url.Values{
 		"grant_type":            {"client_credentials"},
 		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
 		"client_assertion":      {assertion},
-		"resource":              {t.resource}, // RFC 8707, always sent
+	}, nil
+}
+
+// tokenRequest makes one attempt: a grant, and a proof for this very request.
+func (t *Transport) tokenRequest(ctx context.Context, meta *metadata, nonce string, now time.Time) (*http.Request, error) {
+	asked, err := t.grant(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("making the grant: %w", err)
 	}
+	form := maps.Clone(asked)
+	if form == nil {
+		form = url.Values{}
+	}
+	form.Set("resource", t.resource) // RFC 8707, always sent
 	if len(t.scope) > 0 {
 		form.Set("scope", strings.Join(t.scope, " "))
 	}
 	if len(t.details) > 0 {
 		form.Set("authorization_details", string(t.details))
 	}
-	proof, err := credential.SignProof(t.issuer.signer, http.MethodPost, endpoint, nonce, "", now)
-	if err != nil {
-		return nil, fmt.Errorf("signing a proof: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, meta.TokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	if meta.unbound {
+		return req, nil
+	}
+	proof, err := credential.SignProof(t.issuer.signer, http.MethodPost, meta.TokenEndpoint, nonce, "", now)
+	if err != nil {
+		return nil, fmt.Errorf("signing a proof: %w", err)
+	}
 	req.Header.Set("DPoP", proof)
 	return req, nil
 }

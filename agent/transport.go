@@ -17,7 +17,7 @@ import (
 
 // A Config says who the agent is and what it talks to.
 type Config struct {
-	Issuer string // the issuer's identifier, exactly as its metadata has it
+	Issuer string // the issuer's identifier, exactly as its metadata has it; Discover finds it
 	Agent  string // the agent's name
 	Signer *credential.Signer
 
@@ -28,12 +28,31 @@ type Config struct {
 	Scope   []string                 // tools to ask for; none asks for all that are granted
 	Details []counterfoil.ToolDetail // authorization_details to ask for (RFC 9396); usually none
 
+	// Grant replaces client_credentials with an assertion by Signer, which every
+	// agent of Counterfoil has, where another issuer wants another grant. The
+	// proof is Signer's in any case. Usually nil.
+	Grant Grant
+
+	// InsecureBearer also takes tokens that are not bound to the key, where the
+	// issuer's metadata does not offer to bind them, and sends them as Bearer
+	// (RFC 6750): whoever reads one can use it until it expires. An issuer that
+	// does offer it is held to it all the same. Counterfoil's always does; this
+	// is for a resource of others that knows nothing better.
+	InsecureBearer bool
+
 	// HTTP is what requests are sent with; of it only the transport is used.
 	// When nil, a transport of its own with the standard library's defaults.
 	HTTP *http.Client
 
 	Now func() time.Time // time.Now when nil
 }
+
+// A Grant makes what a token request asks with (RFC 6749, Section 4):
+// grant_type with the parameters that belong to it, those that authenticate the
+// client included. It is called once for each attempt, so that nothing single
+// use is sent twice; resource, scope and authorization_details are added to it.
+// It may be called from several goroutines.
+type Grant func(context.Context) (url.Values, error)
 
 // A Transport is an http.RoundTripper that sends requests to one resource with
 // a token and a fresh proof. It is safe for concurrent use. It has nothing to
@@ -45,6 +64,7 @@ type Transport struct {
 	url      *url.URL // of resource
 	scope    []string
 	details  []byte // JSON; nil for none
+	grant    Grant
 	base     http.RoundTripper
 	now      func() time.Time
 	nonce    nonce // the resource's
@@ -72,7 +92,13 @@ func NewTransport(c Config) (*Transport, error) {
 	}
 	t := &Transport{
 		issuer: i, agent: c.Agent, resource: c.Resource, url: u, scope: slices.Clone(c.Scope),
-		base: i.http.Transport, now: i.now,
+		grant: c.Grant, base: i.http.Transport, now: i.now,
+	}
+	i.insecureBearer = c.InsecureBearer
+	if t.grant == nil {
+		t.grant = t.clientCredentials
+	} else {
+		i.asserts = false
 	}
 	if len(c.Details) > 0 {
 		if t.details, err = ijson.Marshal(c.Details); err != nil {
@@ -146,7 +172,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if resp.StatusCode != http.StatusUnauthorized || !renewable {
 			return resp, nil
 		}
-		switch why := rejected(resp); {
+		switch why := rejected(resp, token); {
 		case why == useNonce && fresh && !renonced:
 			renonced = true
 		case why == staleToken && !reminted:
@@ -184,13 +210,18 @@ func (t *Transport) attempt(req *http.Request, token TokenInfo, first bool) (*ht
 		method = http.MethodGet
 	}
 	value := token.Token.Reveal()
-	proof, err := credential.SignProof(t.issuer.signer, method, target.String(), t.nonce.get(), value, t.now())
-	if err != nil {
-		return nil, fmt.Errorf("signing a proof: %w", err)
+	if token.Bearer {
+		out.Header.Set("Authorization", "Bearer "+value)
+	} else {
+		proof, err := credential.SignProof(t.issuer.signer, method, target.String(), t.nonce.get(), value, t.now())
+		if err != nil {
+			return nil, fmt.Errorf("signing a proof: %w", err)
+		}
+		out.Header.Set("Authorization", "DPoP "+value)
+		out.Header.Set("DPoP", proof)
 	}
-	out.Header.Set("Authorization", "DPoP "+value)
-	out.Header.Set("DPoP", proof)
 	if !first && out.Body != nil && out.Body != http.NoBody {
+		var err error
 		if out.Body, err = req.GetBody(); err != nil {
 			return nil, fmt.Errorf("making the body again: %w", err)
 		}
@@ -240,9 +271,13 @@ const staleToken = "stale_token"
 
 // rejected tells why a resource answered 401: useNonce, staleToken, or nothing
 // that a repetition would change. The body is still there afterwards.
-func rejected(resp *http.Response) string {
-	why := dpopError(resp.Header.Values("WWW-Authenticate"))
-	if why == useNonce {
+func rejected(resp *http.Response, token TokenInfo) string {
+	scheme := "dpop"
+	if token.Bearer {
+		scheme = "bearer"
+	}
+	why := challengeParam(resp.Header.Values("WWW-Authenticate"), scheme, "error")
+	if why == useNonce && !token.Bearer {
 		return useNonce
 	}
 	switch code := readAnswered(peek(resp)).Code; {

@@ -469,7 +469,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	var logged strings.Builder
 	log := slog.New(slog.NewTextHandler(&logged, nil))
 	log.Info("all of it", "token", info, "transport", tr, "connector", conn)
-	fmt.Fprintf(&logged, "%v %+v %#v %s", info, info, info, info)
+	fmt.Fprintf(&logged, "%v %+v %#v", info, info, info)
 	fmt.Fprintf(&logged, "%v %+v", tr, conn)
 	if strings.Contains(logged.String(), info.Token.Reveal()) {
 		t.Error("the token was printed")

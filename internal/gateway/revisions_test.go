@@ -112,10 +112,29 @@ func TestTranscript2026(t *testing.T) {
 			t.Errorf("Allow is %q", r.header.Get("Allow"))
 		}
 	}
-	wantHTTP(t, a.post(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2026-07-28"}}`, func(r *http.Request) {
-		r.Header.Set("MCP-Protocol-Version", rev2026)
-		r.Header.Set("Mcp-Method", "initialize")
-	}), http.StatusNotFound, counterfoil.ToolUnknown)
+}
+
+// TestMethodsThatARevisionDoesNotHave: they are not there whatever is wrong with
+// their parameters; where they are there, the same parameters are what is wrong.
+func TestMethodsThatARevisionDoesNotHave(t *testing.T) {
+	t.Parallel()
+	_, a := bankWorld(t)
+	meta := `"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/protocolVersion":"2026-07-28"}`
+	for _, method := range []string{"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"} {
+		for _, params := range []string{meta, meta + `,"protocolVersion":"2026-07-28","level":"info","uri":"x:y"`, `"nothing":1`} {
+			body := `{"jsonrpc":"2.0","id":1,"method":"` + method + `","params":{` + params + `}}`
+			r := a.post(body, func(r *http.Request) {
+				r.Header.Set("MCP-Protocol-Version", rev2026)
+				r.Header.Set("Mcp-Method", method)
+			})
+			wantHTTP(t, r, http.StatusNotFound, counterfoil.ToolUnknown)
+			if !strings.Contains(r.body, `"code":-32601`) {
+				t.Errorf("%s got %s", body, r.body)
+			}
+		}
+		body := `{"jsonrpc":"2.0","id":1,"method":"` + method + `","params":{"nothing":1}}`
+		wantHTTP(t, a.post(body, nil), http.StatusBadRequest, counterfoil.PayloadMalformed)
+	}
 }
 
 func TestRequiredMetaOf2026(t *testing.T) {
