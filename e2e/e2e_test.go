@@ -6,7 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,10 +119,10 @@ purpose: calls whatever it is shown
 environment: prod
 grants:
   - tools: [everything/echo, everything/trigger-long-running-operation]
-`, p.Everything(t)))
-	url := connect(t, sys, "curious", enroll(t, sys, "curious", "Ed25519"), "everything")
+`, recorded(t, sys, p.Everything(t))))
+	at := connect(t, sys, "curious", enroll(t, sys, "curious", "Ed25519"), "everything")
 
-	s := p.MCP(t, url,
+	s := p.MCP(t, peers.Address{URL: at},
 		peers.Call{Name: "echo", Arguments: map[string]any{"message": "the two halves match"}},
 		peers.Call{Name: "trigger-long-running-operation", Arguments: map[string]any{"duration": 0.2, "steps": 4}},
 		peers.Call{Name: "get-env"},
@@ -155,20 +158,12 @@ grants:
 	}
 
 	// What the ledger says happened.
-	var decided []string
-	for _, e := range sys.Entries() {
-		if e.Kind == ledger.CallDecided && e.Agent == "curious" && e.PayloadCommitment != "" {
-			decided = append(decided, strings.TrimSpace(fmt.Sprint(e.Tool, " ", e.Decision, " ", e.Code)))
-		}
+	want := map[string]int{
+		"everything/echo allow": 1, "everything/trigger-long-running-operation allow": 1,
+		"everything/get-env refuse tool_not_granted": 1, "everything/get-sum refuse tool_unknown": 1,
 	}
-	want := []string{
-		"everything/echo allow", "everything/trigger-long-running-operation allow",
-		"everything/get-env refuse tool_not_granted", "everything/get-sum refuse tool_unknown",
-	}
-	for _, w := range want {
-		if n := len(decided) - len(slices.DeleteFunc(slices.Clone(decided), func(d string) bool { return d == w })); n != 1 {
-			t.Errorf("%q is in the ledger %d times, want once, among %q", w, n, decided)
-		}
+	if decided := decisions(sys, "curious"); !maps.Equal(decided, want) {
+		t.Errorf("the ledger has\n%v, want\n%v", decided, want)
 	}
 	sys.CheckLedger()
 }
@@ -186,6 +181,32 @@ func enroll(t *testing.T, sys *counterfoiltest.System, agent, alg string) string
 		t.Fatalf("counterfoil enroll: %v\n%s", err, out)
 	}
 	return key
+}
+
+// recorded puts what keeps the calls for CheckLedger before an upstream that is
+// another program, and returns its URL in place of the upstream's.
+func recorded(t *testing.T, sys *counterfoiltest.System, upstream string) string {
+	t.Helper()
+	u, err := url.Parse(upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: u.Scheme, Host: u.Host})
+		},
+		FlushInterval: -1, // a notification is sent on as it comes
+	}
+	return sys.Upstream(counterfoiltest.NewRecorder(proxy)) + u.Path
+}
+
+// overStdio is the connector as a desktop client's configuration has it: a
+// command, which the client starts.
+func overStdio(t *testing.T, sys *counterfoiltest.System, agent, key, resource string) peers.Address {
+	t.Helper()
+	return peers.Address{Command: binary(t), Args: []string{
+		"connect", "--issuer", sys.Issuer(), "--agent", agent, "--key", key, "--resource", resource, "--stdio",
+	}}
 }
 
 // connect starts the connector on a free port of loopback and returns the URL
@@ -216,29 +237,31 @@ func connect(t *testing.T, sys *counterfoiltest.System, agent, key, resource str
 		}
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
-	url, ok := strings.CutPrefix(strings.TrimSpace(line), "ready url=")
+	at, ok := strings.CutPrefix(strings.TrimSpace(line), "ready url=")
 	if err != nil || !ok {
 		t.Fatalf("the connector said %q (%v)", line, err)
 	}
-	return url
+	return at
 }
 
 // built is the folder of the binary that the tests run; TestMain removes it.
 var built string
 
-// build links cmd/counterfoil, once, with the race detector when the test has
-// it: everything is compiled that way already.
-var build = sync.OnceValues(func() (string, error) {
+var build = sync.OnceValues(func() (string, error) { return link("counterfoil", "../cmd/counterfoil") })
+
+// link builds a program, with the race detector when the test has it: everything
+// is compiled that way already.
+func link(name string, source ...string) (string, error) {
 	args := []string{"build", "-buildvcs=false"}
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
 	}
-	bin := filepath.Join(built, "counterfoil")
-	if out, err := exec.Command("go", append(args, "-o", bin, "../cmd/counterfoil")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building counterfoil: %w\n%s", err, out)
+	bin := filepath.Join(built, name)
+	if out, err := exec.Command("go", append(append(args, "-o", bin), source...)...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 	}
 	return bin, nil
-})
+}
 
 func binary(t *testing.T) string {
 	t.Helper()

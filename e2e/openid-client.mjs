@@ -7,40 +7,27 @@
 // JSON-RPC request to send to the resource with the token).
 // Output: what the issuer answered, the token's header and claims, and what
 // the resource answered.
-import { createPrivateKey, createPublicKey } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import * as client from 'openid-client'
+import { keyPair } from './keys.mjs'
 
 const input = JSON.parse(await text(process.stdin))
 
-const algorithms = {
-  'P-256': { name: 'ECDSA', namedCurve: 'P-256' },
-  'P-384': { name: 'ECDSA', namedCurve: 'P-384' },
-  Ed25519: { name: 'Ed25519' },
-}
-const pem = readFileSync(input.keyFile)
-const privateJwk = createPrivateKey(pem).export({ format: 'jwk' })
-const publicJwk = createPublicKey(pem).export({ format: 'jwk' })
-const algorithm = algorithms[privateJwk.crv]
-const keyPair = {
-  privateKey: await crypto.subtle.importKey('jwk', privateJwk, algorithm, false, ['sign']),
-  publicKey: await crypto.subtle.importKey('jwk', publicJwk, algorithm, true, ['verify']),
-}
+const key = await keyPair(input.keyFile)
 
 try {
   const config = await client.discovery(
     new URL(input.issuer),
     input.agent,
     undefined,
-    client.PrivateKeyJwt(keyPair.privateKey),
+    client.PrivateKeyJwt(key.privateKey),
     {
       algorithm: input.discovery ?? 'oauth2',
       // The test's issuer is on loopback, without TLS.
       execute: [client.allowInsecureRequests],
     },
   )
-  const DPoP = client.getDPoPHandle(config, keyPair)
+  const DPoP = client.getDPoPHandle(config, key)
   const parameters = { resource: input.resource }
   if (input.scope) parameters.scope = input.scope
   const tokens = await client.clientCredentialsGrant(config, parameters, { DPoP })

@@ -34,30 +34,65 @@ import (
 func TestTheSDKsTalkToEachOther(t *testing.T) {
 	t.Parallel()
 	p := peers.Need(t)
-	s := p.MCP(t, p.Everything(t),
-		peers.Call{Name: "echo", Arguments: map[string]any{"message": "to be repeated"}},
-		peers.Call{Name: "trigger-long-running-operation", Arguments: map[string]any{"duration": 0.1, "steps": 4}},
-		peers.Call{Name: "there-is-no-such-tool"},
-	)
-
-	if !s.Session || s.Protocol == "" || s.Server.Name == "" {
-		t.Errorf("session %v, protocol %q, server %q: want all three", s.Session, s.Protocol, s.Server.Name)
+	everything := peers.Address{URL: p.Everything(t)}
+	for name, client := range map[string]peers.Client{"TypeScript SDK 1": p.MCP, "TypeScript SDK 2": p.MCP2("auto"), "Go SDK": peers.GoSDK} {
+		s := client(t, everything,
+			peers.Call{Name: "echo", Arguments: map[string]any{"message": "to be repeated"}},
+			peers.Call{Name: "trigger-long-running-operation", Arguments: map[string]any{"duration": 0.1, "steps": 4}},
+			peers.Call{Name: "there-is-no-such-tool"},
+		)
+		if !s.Session || s.Protocol != "2025-11-25" || s.Server.Name == "" {
+			t.Errorf("%s: session %v, protocol %q, server %q: want all three", name, s.Session, s.Protocol, s.Server.Name)
+		}
+		for _, tool := range []string{"echo", "get-env", "trigger-long-running-operation"} {
+			if !slices.Contains(s.Tools, tool) {
+				t.Errorf("%s: %s is not among the tools %q, and the stories call it", name, tool, s.Tools)
+			}
+		}
+		echo, long, unknown := s.Calls[0], s.Calls[1], s.Calls[2]
+		if !strings.Contains(echo.Text(), "to be repeated") {
+			t.Errorf("%s: echo answered %v", name, echo)
+		}
+		if long.Result == nil || len(long.Progress) != 4 || long.Progress[3].Progress != 4 {
+			t.Errorf("%s: the long operation answered %v, want 4 notices", name, long)
+		}
+		if unknown.Error == nil && !unknown.Result.IsError {
+			t.Errorf("%s: an unknown tool answered %v", name, unknown)
+		}
 	}
-	for _, name := range []string{"echo", "get-env", "trigger-long-running-operation"} {
-		if !slices.Contains(s.Tools, name) {
-			t.Errorf("%s is not among the tools %q, and the stories call it", name, s.Tools)
+}
+
+// The stories use the tools of these servers without listing all of them.
+func TestTheServersHaveTheTools(t *testing.T) {
+	t.Parallel()
+	p := peers.Need(t)
+	folder := t.TempDir()
+	for name, tt := range map[string]struct {
+		url, revision string
+		tools         []string
+	}{
+		"notes":  {p.Notes(t), "2026-07-28", []string{"count", "read_note", "write_note"}},
+		"files":  {p.Files(t, folder), "2025-11-25", []string{"create_directory", "edit_file", "get_file_info", "list_directory", "move_file", "read_text_file", "write_file"}},
+		"memory": {p.Memory(t, filepath.Join(folder, "memory.jsonl")), "2025-11-25", []string{"add_observations", "create_entities", "delete_entities", "read_graph", "search_nodes"}},
+	} {
+		s := p.MCP2("auto")(t, peers.Address{URL: tt.url})
+		if s.Protocol != tt.revision {
+			t.Errorf("%s speaks %q, want %q", name, s.Protocol, tt.revision)
+		}
+		for _, tool := range tt.tools {
+			if !slices.Contains(s.Tools, tool) {
+				t.Errorf("%s: %s is not among the tools %q", name, tool, s.Tools)
+			}
 		}
 	}
 
-	echo, long, unknown := s.Calls[0], s.Calls[1], s.Calls[2]
-	if !strings.Contains(echo.Text(), "to be repeated") {
-		t.Errorf("echo answered %+v", echo)
+	s := p.Inspector("modern")(t, peers.Address{URL: p.Notes(t)},
+		peers.Call{Name: "write_note", Arguments: map[string]any{"title": "a", "text": "b"}}, peers.Call{Name: "burn_note"})
+	if s.Calls[0].Text() != "wrote a" {
+		t.Errorf("the inspector got %v", s.Calls[0])
 	}
-	if long.Result == nil || len(long.Progress) != 4 || long.Progress[3].Progress != 4 {
-		t.Errorf("the long operation answered %+v, want 4 notifications", long)
-	}
-	if unknown.Error == nil && !unknown.Result.IsError {
-		t.Errorf("an unknown tool answered %+v", unknown)
+	if e := s.Calls[1].Error; e == nil || e.Code != "tool_not_found" {
+		t.Errorf("the inspector got %v for an unknown tool", s.Calls[1])
 	}
 }
 
@@ -110,6 +145,40 @@ func TestOpenIDClientKeepsTheProfile(t *testing.T) {
 	}
 }
 
+func TestOAuth4webapiKeepsTheProfile(t *testing.T) {
+	t.Parallel()
+	p := peers.Need(t)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nonce := range []string{"", "to-be-repeated"} {
+		as := newIssuer(t, ed)
+		as.nonce = nonce
+		ask := peers.OAuth{
+			Agent: "payroll", KeyFile: as.keyFile, Resource: as.URL + "/r/bank", Use: map[string]any{"jsonrpc": "2.0", "id": 1, "method": "ping"},
+		}
+		got := p.OAuth(t, ask)
+		if got.Refused != nil {
+			t.Fatalf("refused: %+v", *got.Refused)
+		}
+		if asked := len(got.Nonces) > 0; asked != (nonce != "") {
+			t.Errorf("it was asked for a nonce at %q", got.Nonces)
+		}
+		if got.Issuer != as.URL || got.JKT != as.jkt || got.Claims == nil || got.Claims.Cnf.JKT != as.jkt || got.Claims.Aud != as.URL+"/r/bank" {
+			t.Errorf("it got %+v with the claims %+v", got, got.Claims)
+		}
+		if got.Used == nil || got.Used.Status != http.StatusOK {
+			t.Errorf("the resource answered %+v", got.Used)
+		}
+
+		ask.Audience = "https://elsewhere.example"
+		if got := p.OAuth(t, ask); got.Refused == nil || got.Refused.Error != "invalid_client" || got.Refused.Where != "token" {
+			t.Errorf("an assertion for another issuer got %+v (refused %+v), want invalid_client", got, got.Refused)
+		}
+	}
+}
+
 // issuer is the least that grants a token, and checks with go-jose that what
 // the client sends is what Counterfoil insists on.
 type issuer struct {
@@ -117,6 +186,7 @@ type issuer struct {
 	key          jose.JSONWebKey // public, of the one agent
 	keyFile, jkt string
 	token        string
+	nonce        string // that a proof must hold, if any
 }
 
 func newIssuer(t *testing.T, key crypto.Signer) *issuer {
@@ -134,16 +204,15 @@ func newIssuer(t *testing.T, key crypto.Signer) *issuer {
 		t.Fatal(err)
 	}
 	as.jkt = base64.RawURLEncoding.EncodeToString(thumbprint)
-	claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"cnf":{"jkt":%q}}`, as.jkt))
-	as.token = base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"at+jwt"}`)) + "." + claims + ".c2ln"
-
 	mux := http.NewServeMux()
 	as.Server = httptest.NewServer(mux)
 	t.Cleanup(as.Close)
+	as.token = as.sign(t, mux)
 	metadata := func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{
 			"issuer":                                as.URL,
 			"token_endpoint":                        as.URL + "/token",
+			"jwks_uri":                              as.URL + "/jwks",
 			"response_types_supported":              []string{"none"},
 			"grant_types_supported":                 []string{"client_credentials"},
 			"token_endpoint_auth_methods_supported": []string{"private_key_jwt"},
@@ -153,6 +222,9 @@ func newIssuer(t *testing.T, key crypto.Signer) *issuer {
 	}
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", metadata)
 	mux.HandleFunc("GET /.well-known/openid-configuration", metadata)
+	mux.HandleFunc("GET /.well-known/oauth-protected-resource/r/bank", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"resource": as.URL + "/r/bank", "authorization_servers": []string{as.URL}})
+	})
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
 		if err := as.checkAssertion(r.FormValue("client_assertion")); err != nil {
 			answer(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client", "error_description": err.Error()})
@@ -162,7 +234,12 @@ func newIssuer(t *testing.T, key crypto.Signer) *issuer {
 		if err == nil && r.FormValue("resource") != as.URL+"/r/bank" {
 			err = fmt.Errorf("the resource is %q", r.FormValue("resource"))
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errNonce):
+			w.Header().Set("DPoP-Nonce", as.nonce)
+			answer(w, http.StatusBadRequest, map[string]any{"error": "use_dpop_nonce"})
+			return
+		case err != nil:
 			answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_request", "error_description": err.Error()})
 			return
 		}
@@ -182,6 +259,39 @@ func newIssuer(t *testing.T, key crypto.Signer) *issuer {
 		answer(w, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": 1, "result": map[string]any{}})
 	})
 	return as
+}
+
+// sign makes the one token, as a resource server takes it, and publishes the key.
+func (as *issuer) sign(t *testing.T, mux *http.ServeMux) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := jose.JSONWebKey{Key: key.Public(), KeyID: "1", Algorithm: string(jose.ES256), Use: "sig"}
+	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{published}})
+	})
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "1"}}, (&jose.SignerOptions{}).WithType("at+jwt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := json.Marshal(map[string]any{
+		"iss": as.URL, "aud": as.URL + "/r/bank", "sub": "payroll", "client_id": "payroll", "jti": "1",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(5 * time.Minute).Unix(), "cnf": map[string]string{"jkt": as.jkt},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jws, err := signer.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compact, err := jws.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compact
 }
 
 // checkAssertion holds an assertion against standards that we insist on: the
@@ -207,6 +317,8 @@ func (as *issuer) checkAssertion(compact string) error {
 	return nil
 }
 
+var errNonce = errors.New("the proof's nonce is another")
+
 // checkProof holds the one proof of a request against RFC 9449, Section 4.3.
 func (as *issuer) checkProof(r *http.Request, token string) error {
 	values := r.Header.Values("DPoP")
@@ -214,8 +326,8 @@ func (as *issuer) checkProof(r *http.Request, token string) error {
 		return fmt.Errorf("there are %d proofs", len(values))
 	}
 	var claims struct {
-		Htm, Htu, Jti, Ath string
-		Iat                int64
+		Htm, Htu, Jti, Ath, Nonce string
+		Iat                       int64
 	}
 	header, err := as.open(values[0], &claims)
 	if err != nil {
@@ -237,6 +349,8 @@ func (as *issuer) checkProof(r *http.Request, token string) error {
 		return errors.New("there is no public key in the header")
 	case claims.Htm != r.Method || claims.Htu != target || claims.Ath != ath || claims.Jti == "" || claims.Iat == 0:
 		return fmt.Errorf("the claims are %+v", claims)
+	case claims.Nonce != as.nonce:
+		return errNonce
 	}
 	return nil
 }
