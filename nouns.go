@@ -129,7 +129,15 @@ type Agent struct {
 	Grants      []Grant    `json:"grants,omitzero"`
 	Tasks       TaskLimits `json:"tasks,omitzero"`
 	ProofKeys   string     `json:"proof_keys,omitzero"` // registered (when empty) or any
+	Clones      string     `json:"clones,omitzero"`     // ClonesQuarantine (when empty) or ClonesRecord
 }
+
+// Values of an Agent's Clones: what follows when one of its keys was seen in two
+// places at once.
+const (
+	ClonesQuarantine = "quarantine" // the key's instance is refused until the agent is resumed
+	ClonesRecord     = "record"     // the ledger says so, and nothing else happens
+)
 
 // A Workload is a platform identity that an agent may log in with.
 type Workload struct {
@@ -205,6 +213,9 @@ const (
 	Active     Status = "active"
 	Suspended  Status = "suspended"
 	Offboarded Status = "offboarded" // final; the name never returns
+
+	// Quarantined is a status of instances alone: its key was seen in two places.
+	Quarantined Status = "quarantined"
 )
 
 // An Instance is one running process of an agent. It is live exactly when its
@@ -218,6 +229,10 @@ type Instance struct {
 	Status   Status
 	Enrolled time.Time
 	How      string // EnrolledByCode or EnrolledByManifest
+
+	// Suspected is when its key was last taken for cloned, or released from that.
+	// What was seen before counts no more. Zero: never.
+	Suspected time.Time
 }
 
 // How an Instance came to be. What a manifest declared, a manifest ends; what

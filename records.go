@@ -55,6 +55,33 @@ type Live struct {
 	Epoch           int64
 }
 
+// A Sighting is a key at an instance and a place: one proof that verified, as the
+// entry of its request says it.
+type Sighting struct {
+	Entry     int64     // the entry's index
+	At        time.Time // the entry's time
+	RequestID string
+	Agent     string // who proved with the key
+	Instance  string
+	JKT       string
+	Address   string // empty when unknown
+
+	// Foreign says that the key is somebody else's: the request was refused with
+	// key_in_use.
+	Foreign bool
+}
+
+// A Suspicion is that a key was cloned, and what follows from it.
+type Suspicion struct {
+	Agent, Instance string // whose key it is
+	First, Second   Sighting
+
+	// What follows, by the agent's policy. An instance that was suspected at or
+	// after Since is not suspected again.
+	Since      time.Time
+	Quarantine bool
+}
+
 // An EnrolmentCode is a one-time code for the enrolment of an instance, known
 // by its hash only.
 type EnrolmentCode struct {

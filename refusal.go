@@ -3,6 +3,7 @@ package counterfoil
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -47,7 +48,17 @@ func (r *Refusal) Recorded() Code {
 	return r.Code
 }
 
-// Refuse returns a refusal with a detail made as by fmt.Sprintf.
+// Reason returns the detail for records and logs: without what it quotes. The
+// sender is told what of the request was wrong in the request's own words; these
+// may be anything, a secret in the wrong place among them, and a record stays.
+func (r *Refusal) Reason() string { return unquoted.ReplaceAllString(r.Detail, `"…"`) }
+
+// unquoted matches what the verb %q writes, which is cut short by none of what
+// it quotes.
+var unquoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+
+// Refuse returns a refusal with a detail made as by fmt.Sprintf. Write what
+// somebody sent with %q: Reason knows it by its quotes.
 func Refuse(code Code, format string, args ...any) *Refusal {
 	return &Refusal{Code: code, Detail: fmt.Sprintf(format, args...)}
 }

@@ -51,10 +51,15 @@ func ParseSigner(text string) (note.Signer, error) {
 func ParseVerifier(text string) (note.Verifier, error) {
 	text = strings.TrimSpace(text)
 	v, err := note.NewVerifier(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the log's public key %.80q: it is not of the form origin+hash+key (%w)", text, err)
+	switch {
+	case err == nil:
+		return v, nil
+	// Never the text itself: what is taken for a public key by mistake is most
+	// likely a private one.
+	case strings.HasPrefix(text, "PRIVATE+KEY+"):
+		return nil, errors.New("reading the log's public key: this is the private one")
 	}
-	return v, nil
+	return nil, fmt.Errorf("reading the log's public key: it is not of the form origin+hash+key (%w)", err)
 }
 
 // SignCheckpoint signs size and root. The key's name must be the origin, as

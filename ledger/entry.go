@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -135,7 +136,8 @@ func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 // ParseTime reads what FormatTime writes, and nothing else.
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeLayout, s)
-	if err != nil || len(s) != len(timeLayout) {
+	// time.Parse takes a comma for the point.
+	if err != nil || len(s) != len(timeLayout) || strings.IndexByte(s, ',') >= 0 {
 		return time.Time{}, fmt.Errorf("time %.40q is not of the form %s", s, timeLayout)
 	}
 	return t, nil

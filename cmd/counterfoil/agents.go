@@ -26,7 +26,7 @@ func (a *app) agentCommand() *cobra.Command {
 	}
 	c.AddCommand(a.agentListCommand(), a.agentShowCommand(), a.agentCodeCommand(), a.agentInstancesCommand(),
 		a.agentVerb("suspend", "Stop an agent until it is resumed; its tokens are void at once"),
-		a.agentVerb("resume", "Let a suspended agent work again; older tokens stay void"),
+		a.agentVerb("resume", "Let a suspended agent and its quarantined instances work again; older tokens stay void"),
 		a.agentVerb("offboard", "End an agent for good and print what that voided"))
 	return a.needsServer(c)
 }
@@ -46,13 +46,13 @@ func (a *app) agentListCommand() *cobra.Command {
 			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents", nil, &list); err != nil {
 				return err
 			}
-			rows := [][]string{{"NAME", "STATUS", "OWNER", "ENVIRONMENT", "INSTANCES", "PURPOSE"}}
+			rows := [][]string{{"NAME", "STATUS", "OWNER", "ENVIRONMENT", "INSTANCES", "QUARANTINED", "PURPOSE"}}
 			for _, d := range list.Documents {
 				var noun agentNoun
 				if err := ijson.UnmarshalLax(d.Document, &noun); err != nil {
 					return fmt.Errorf("reading agent %s: %w", d.Name, err)
 				}
-				rows = append(rows, []string{d.Name, d.Status, noun.Owner, noun.Environment, strconv.Itoa(d.Instances), noun.Purpose})
+				rows = append(rows, []string{d.Name, d.Status, noun.Owner, noun.Environment, strconv.Itoa(d.Instances), strconv.Itoa(len(d.Quarantined)), noun.Purpose})
 			}
 			return a.print(list, func(w io.Writer) {
 				if len(list.Documents) == 0 {
@@ -74,7 +74,11 @@ func (a *app) agentShowCommand() *cobra.Command {
 				return err
 			}
 			return a.print(d, func(w io.Writer) {
-				fmt.Fprintf(w, "# status %s, %d live instances, epoch %d\n%s", d.Status, d.Instances, d.Epoch, d.Manifest)
+				fmt.Fprintf(w, "# status %s, %d live instances, epoch %d\n", d.Status, d.Instances, d.Epoch)
+				for _, id := range d.Quarantined {
+					fmt.Fprintf(w, "# instance %s is quarantined: its key was seen in two places\n", id)
+				}
+				fmt.Fprint(w, d.Manifest)
 			})
 		}),
 	}
@@ -152,11 +156,21 @@ func (a *app) agentVerb(verb, short string) *cobra.Command {
 			if verb == "offboard" {
 				return a.offboard(ctx, args[0], reason)
 			}
-			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, nil); err != nil {
+			var answer struct {
+				Released []string `json:"released"`
+			}
+			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, &answer); err != nil {
 				return err
 			}
-			return a.print(map[string]any{"agent": args[0], "done": verb}, func(w io.Writer) {
+			done := map[string]any{"agent": args[0], "done": verb}
+			if len(answer.Released) > 0 {
+				done["released"] = answer.Released
+			}
+			return a.print(done, func(w io.Writer) {
 				fmt.Fprintf(w, "%sed %s\n", strings.TrimSuffix(verb, "e"), args[0])
+				for _, id := range answer.Released {
+					fmt.Fprintf(w, "released instance %s, whose key was seen in two places\n", id)
+				}
 			})
 		}),
 	}

@@ -277,6 +277,8 @@ type document struct {
 	Status    string `json:"status,omitzero"`
 	Epoch     int64  `json:"epoch,omitzero"`
 	Instances int    `json:"instances,omitzero"`
+
+	Quarantined []string `json:"quarantined,omitzero"`
 }
 
 type documents struct {

@@ -201,7 +201,7 @@ func (a *Authority) planKeys(c *change, before, agent *counterfoil.Agent, actor 
 		jkt := key.Thumbprint()
 		listed[jkt] = true
 		inst, live := a.cfg.Store.InstanceByKey(jkt)
-		if live && inst.Agent == agent.Name && inst.Status == counterfoil.Active {
+		if live && inst.Agent == agent.Name && !ended(inst) {
 			continue
 		}
 		if _, ever := a.cfg.Store.AgentOfKey(jkt); ever || plannedKey(c.store.NewKeys, jkt) {
@@ -232,7 +232,7 @@ func (a *Authority) planEnds(c *change, before *counterfoil.Agent, listed map[st
 		}
 		inst, ok := a.cfg.Store.InstanceByKey(key.Thumbprint())
 		switch {
-		case !ok || inst.Status != counterfoil.Active:
+		case !ok || ended(inst):
 		case inst.How == counterfoil.EnrolledByCode:
 			warn("key %s is no longer listed; its instance %s enrolled with a code and stays", inst.JKT, inst.ID)
 		default:

@@ -172,7 +172,7 @@ func TestAdministratorsWhoLeave(t *testing.T) {
 		{"delete", func() error { _, err := a.Delete(gone, counterfoil.KindPerson, "dee", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.People["dee"] == nil }},
 		{"enrol code", func() error { _, _, err := a.EnrolCode(gone, "payroll", "uid:7"); return err }, func() bool { return len(h.entries(ledger.CodeIssued)) == 1 }},
 		{"suspend", func() error { return a.Suspend(gone, "payroll", "", "uid:7") }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Suspended }},
-		{"resume", func() error { return a.Resume(gone, "payroll", "", "uid:7") }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Active }},
+		{"resume", func() error { _, err := a.Resume(gone, "payroll", "", "uid:7"); return err }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Active }},
 		{"offboard", func() error { _, err := a.Offboard(gone, "payroll", "", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.Agents["payroll"] == nil }},
 		{"emergency", func() error { return h.keys.RotateEmergency(rotating{gone}, "uid:7") }, func() bool { return h.keys.Signer().Public().Thumbprint() != first }},
 	} {

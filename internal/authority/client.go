@@ -72,20 +72,25 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 		if state.Status != counterfoil.Active {
 			return who, counterfoil.Refuse(counterfoil.AgentSuspended, "agent %s is %s", name, state.Status)
 		}
+		if k.instance.Status != counterfoil.Active {
+			return who, counterfoil.Refuse(counterfoil.AgentSuspended, "instance %s of agent %s is %s: its key was seen in two places",
+				k.instance.ID, name, k.instance.Status)
+		}
 		return who, nil
 	}
 	return client{}, last
 }
 
-// A knownKey is the key of a live instance, ready to verify with.
+// A knownKey is the key of an instance that did not end, ready to verify with.
 type knownKey struct {
 	instance counterfoil.Instance
 	public   credential.PublicKey
 }
 
-// keysOf returns the keys of an agent's live instances that an assertion may be
-// signed with: the one that kid names, by its thumbprint or by the kid that the
-// manifest gives it, or without a kid the hinted one and the newest few.
+// keysOf returns the keys of an agent's instances, quarantined ones too, that an
+// assertion may be signed with: the one that kid names, by its thumbprint or by the
+// kid that the manifest gives it, or without a kid the hinted one and the newest
+// few.
 func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKey {
 	if agent == nil {
 		return nil
@@ -95,7 +100,7 @@ func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKe
 	}
 	var keys []knownKey
 	for _, inst := range a.cfg.Store.Instances(agent.Name) {
-		if inst.Status != counterfoil.Active || kid != "" && kid != inst.JKT {
+		if ended(inst) || kid != "" && kid != inst.JKT {
 			continue
 		}
 		k, err := a.keys.get(inst.JWK)

@@ -116,14 +116,21 @@ func (a *Authority) instanceEntry(inst counterfoil.Instance, owner, how string) 
 	}
 }
 
+// liveInstances counts quarantined ones too: they may be released.
 func (a *Authority) liveInstances(agent string) int {
 	n := 0
 	for _, inst := range a.cfg.Store.Instances(agent) {
-		if inst.Status == counterfoil.Active {
+		if !ended(inst) {
 			n++
 		}
 	}
 	return n
+}
+
+// ended reports whether an instance is over for good. A status that nobody knows
+// is over.
+func ended(inst counterfoil.Instance) bool {
+	return inst.Status != counterfoil.Active && inst.Status != counterfoil.Quarantined
 }
 
 // agent returns the registered agent of that name.

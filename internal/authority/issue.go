@@ -38,6 +38,11 @@ type attempt struct {
 
 func (at *attempt) authenticated() bool { return at.who.agent != nil }
 
+// use is of the assertion that authenticated.
+func (at *attempt) use() counterfoil.AssertionUse {
+	return counterfoil.AssertionUse{Agent: at.who.agent.Name, ID: at.who.assertion.ID, Until: at.who.assertion.Expires}
+}
+
 // Issue answers a token request (RFC 6749, Section 4.4, with RFC 7523 and RFC
 // 9449). The order matters: what is cheap comes before what costs a signature,
 // a proof that fails or lacks a nonce uses up no assertion, and the entry is
@@ -72,13 +77,15 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if at.proof, err = a.checkProof(at.req.Proof, tokenPath, at.now); err != nil {
 		return TokenResponse{}, err
 	}
-	if err := a.checkProofKey(at.who, at.proof); err != nil {
-		return TokenResponse{}, err
-	}
+	// Before its key is judged: what a proof by somebody else's key shows is that
+	// they have it, and a proof that was used before shows nothing.
 	if err := a.useProof(ctx, at.proof); err != nil {
 		return TokenResponse{}, err
 	}
 	at.proofUsed = true // whatever is decided now
+	if err := a.checkProofKey(at.who, at.proof); err != nil {
+		return TokenResponse{}, err
+	}
 	if err := a.narrow(at); err != nil {
 		return TokenResponse{}, err
 	}
@@ -151,7 +158,7 @@ const (
 
 func (a *Authority) bindProofKey(ctx context.Context, at *attempt) error {
 	e := a.entry(ledger.ProofKeyBound, at)
-	return a.cfg.Store.BindProofKey(ctx, at.who.agent.Name, at.who.instance.ID, at.proof.JKT, maxProofKeys, e)
+	return a.cfg.Store.BindProofKey(ctx, at.use(), at.who.instance.ID, at.proof.JKT, maxProofKeys, e)
 }
 
 func (a *Authority) useProof(ctx context.Context, proof credential.Proof) error {
@@ -179,9 +186,8 @@ func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, err
 	e := a.entry(ledger.TokenIssued, at)
 	e.Decision, e.TokenJTI = ledger.Allow, claims.ID
 	e.Detail["expires"] = ledger.FormatTime(claims.Expires)
-	use := counterfoil.AssertionUse{Agent: who.agent.Name, ID: who.assertion.ID, Until: who.assertion.Expires}
 	live := counterfoil.Live{Agent: who.agent.Name, Instance: who.instance.ID, Epoch: who.state.Epoch}
-	if err := a.cfg.Store.Issue(ctx, use, live, e); err != nil {
+	if err := a.cfg.Store.Issue(ctx, at.use(), live, e); err != nil {
 		return TokenResponse{}, err
 	}
 	token, err := credential.SignToken(a.cfg.Keys.Signer(), claims)
@@ -231,7 +237,7 @@ func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
 		return err
 	}
 	e := a.entry(ledger.TokenRefused, at)
-	e.Decision, e.Code, e.Reason, e.Scope = ledger.Refuse, r.Recorded(), r.Detail, nil
+	e.Decision, e.Code, e.Reason, e.Scope = ledger.Refuse, r.Recorded(), r.Reason(), nil
 	if at.target.id == "" {
 		e.Detail["resource"] = at.form.resource // what was asked for and is not there
 	}

@@ -88,6 +88,8 @@ type AgentView struct {
 	Status    counterfoil.Status `json:"status"`
 	Epoch     int64              `json:"epoch"`
 	Instances int                `json:"instances"` // live ones
+
+	Quarantined []string `json:"quarantined,omitzero"` // ids of instances
 }
 
 // Agents returns every agent that is not offboarded, by name.
@@ -111,7 +113,16 @@ func (a *Authority) Agent(name string) (AgentView, error) {
 
 func (a *Authority) view(agent *counterfoil.Agent) AgentView {
 	state := a.cfg.Store.AgentState(agent.Name)
-	return AgentView{agent, state.Status, state.Epoch, a.liveInstances(agent.Name)}
+	v := AgentView{Agent: agent, Status: state.Status, Epoch: state.Epoch}
+	for _, inst := range a.cfg.Store.Instances(agent.Name) {
+		switch inst.Status {
+		case counterfoil.Active:
+			v.Instances++
+		case counterfoil.Quarantined:
+			v.Quarantined = append(v.Quarantined, inst.ID)
+		}
+	}
+	return v
 }
 
 // Instances returns the instances of an agent, dead ones too.
@@ -134,14 +145,15 @@ func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) er
 	return a.cfg.Store.Suspend(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
 }
 
-// Resume lets a suspended agent work again. It does so under the epoch that the
-// suspension began, so tokens from before stay void.
-func (a *Authority) Resume(ctx context.Context, agent, reason, actor string) error {
+// Resume lets a suspended agent work again, and with it its quarantined instances,
+// which it returns. It does so under an epoch that is newer than what ended, so
+// tokens from before stay void.
+func (a *Authority) Resume(ctx context.Context, agent, reason, actor string) (released []string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	doc, err := a.agent(agent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return a.cfg.Store.Resume(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentResumed, doc, reason, actor))
 }

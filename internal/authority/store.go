@@ -38,8 +38,9 @@ type Recorder interface {
 	// client_refused when what has to be live is not.
 	Issue(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error
 	// BindProofKey gives an instance one more proof key: key_in_use when
-	// anybody else ever had it or the instance has max.
-	BindProofKey(ctx context.Context, agent, instance, jkt string, max int, e *ledger.Entry) error
+	// anybody else ever had it or the instance has max, assertion_replayed when
+	// the assertion that asks was used before. It does not use it up.
+	BindProofKey(ctx context.Context, by counterfoil.AssertionUse, instance, jkt string, max int, e *ledger.Entry) error
 	PutCode(ctx context.Context, code counterfoil.EnrolmentCode, e *ledger.Entry) error
 	// Enroll spends the code of the instance's agent: enrolment_refused when
 	// there is none, key_in_use when anybody ever had the key.
@@ -52,7 +53,11 @@ type Recorder interface {
 type Registrar interface {
 	Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error
 	Suspend(ctx context.Context, agent string, e *ledger.Entry) error
-	Resume(ctx context.Context, agent string, e *ledger.Entry) error
+	// Resume releases the agent's quarantined instances too, and returns them.
+	Resume(ctx context.Context, agent string, e *ledger.Entry) (released []string, err error)
+	// Suspect reports whether the suspicion was news: one that is not commits
+	// nothing.
+	Suspect(ctx context.Context, s counterfoil.Suspicion, e *ledger.Entry) (news bool, err error)
 	Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error)
 	// PinTool replaces what was pinned before.
 	PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error

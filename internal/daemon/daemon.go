@@ -23,6 +23,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/evidence"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/web"
@@ -44,6 +45,7 @@ type Daemon struct {
 	store     *store.Store
 	authority *authority.Authority
 	gateway   *gateway.Gateway
+	sightings *evidence.Sightings
 	books     books
 	clock     *clockGuard
 	keys      *authority.Keyring
@@ -213,6 +215,13 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	if err != nil {
 		return err
 	}
+	clones := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "counterfoil_clones_suspected_total", Help: "Suspicions that a key was cloned.",
+	})
+	registry.MustRegister(clones)
+	d.sightings = evidence.NewSightings(evidence.Config{
+		Log: d.store, Keys: d.store, Alarm: d.authority, Window: proofMemory, Raised: clones.Inc, Logger: d.opt.Log,
+	})
 	d.gateway, err = gateway.New(gateway.Config{
 		PublicURL: cfg.Public.URL,
 		Verifier: &resource.Verifier{
@@ -344,8 +353,11 @@ func (d *Daemon) serve(name string, h http.Handler, ln net.Listener, files TLS) 
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(d.opt.Log.Handler(), slog.LevelDebug),
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12},
+		// "OPTIONS *" is refused and counted like any other path that is not there.
+		DisableGeneralOptionsHandler: true,
+
+		ErrorLog:  slog.NewLogLogger(d.opt.Log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if name == "admin" {
 		s.ConnContext = withActor
@@ -395,6 +407,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { d.authority.Run(run) })
 	background.Go(func() { d.clock.run(run) })
+	background.Go(func() { d.sightings.Run(run) })
 	var err error
 	select {
 	case <-ctx.Done():

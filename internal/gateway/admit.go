@@ -286,7 +286,7 @@ func (c *call) record(why error) bool {
 	if why != nil {
 		e.Decision, e.Code = ledger.Refuse, counterfoil.CodeOf(why)
 		if r, ok := counterfoil.AsRefusal(why); ok {
-			e.Code, e.Reason = r.Recorded(), r.Detail
+			e.Code, e.Reason = r.Recorded(), r.Reason()
 		}
 	}
 	// The client may go away while the entry is on its way; then it is durable

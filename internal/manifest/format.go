@@ -241,6 +241,7 @@ func (w *writer) agent(a *counterfoil.Agent) []entry {
 		{"grants", list(false, a.Grants, w.grant)},
 		{"tasks", tasks},
 		{"proof_keys", w.text(a.ProofKeys)},
+		{"clones", w.text(a.Clones)},
 	}
 }
 

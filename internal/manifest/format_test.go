@@ -148,6 +148,9 @@ func drawNoun(t *rapid.T) any {
 			n.Tasks = counterfoil.TaskLimits{MaxDuration: drawDuration(t, "md"), MaxCalls: 7, Required: true}
 		})
 		maybe("proof keys", func() { n.ProofKeys = "any" })
+		maybe("clones", func() {
+			n.Clones = rapid.SampledFrom([]string{counterfoil.ClonesQuarantine, counterfoil.ClonesRecord}).Draw(t, "clones")
+		})
 		return n
 	default:
 		return &counterfoil.Policy{Name: name, Cedar: drawCedar(t, "cedar")}

@@ -180,6 +180,7 @@ func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
 		})
 	}
 	m["proof_keys"] = d.enum(&a.ProofKeys, "registered", "any")
+	m["clones"] = d.enum(&a.Clones, counterfoil.ClonesQuarantine, counterfoil.ClonesRecord)
 	d.object(n, "", m, "name", "owner", "environment")
 	return a
 }

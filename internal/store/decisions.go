@@ -44,6 +44,7 @@ func (s *Store) record(ctx context.Context, e *ledger.Entry, d *decision) error 
 	}
 	d.one[0] = e
 	d.entries, d.drafts = d.one[:], d.oneDraft[:]
+	d.sighting = sightingOf(e)
 	return s.commit(ctx, d)
 }
 
@@ -118,10 +119,8 @@ func (s *Store) Issue(ctx context.Context, use counterfoil.AssertionUse, live co
 	if use.Agent == "" || use.ID == "" || use.Until.IsZero() {
 		return errors.New("issuing a token without the use of an assertion")
 	}
-	// The agent's name has no NUL, so no two pairs give one text.
-	id := sha256.Sum256([]byte(use.Agent + "\x00" + use.ID))
 	return s.record(ctx, e, &decision{effect: func(w writer) error {
-		n, err := w.exec(useAssertion, id[:], millis(use.Until), live.Agent, live.Epoch, live.Instance)
+		n, err := w.exec(useAssertion, assertionKey(use), millis(use.Until), live.Agent, live.Epoch, live.Instance)
 		if err != nil {
 			return fmt.Errorf("using an assertion: %w", err)
 		}
@@ -132,27 +131,49 @@ func (s *Store) Issue(ctx context.Context, use counterfoil.AssertionUse, live co
 	}})
 }
 
+// assertionKey is what an assertion's id is remembered by. An agent's name has no
+// NUL, so no two pairs give one text.
+func assertionKey(use counterfoil.AssertionUse) []byte {
+	id := sha256.Sum256([]byte(use.Agent + "\x00" + use.ID))
+	return id[:]
+}
+
 // whyNotIssued tells an id that was used from an agent that is not live.
 func whyNotIssued(w writer, live counterfoil.Live) error {
 	status, epoch, err := agentRow(w, live.Agent)
 	if err != nil {
 		return err
 	}
-	var instance bool
-	err = w.query(liveInstance, func([]driver.Value) error {
-		instance = true
-		return nil
-	}, live.Instance, live.Agent)
+	instance, err := instanceRow(w, live.Instance, live.Agent)
 	if err != nil {
-		return fmt.Errorf("reading an instance: %w", err)
+		return err
 	}
 	switch {
 	case status == counterfoil.Suspended:
 		return counterfoil.Refuse(counterfoil.AgentSuspended, "agent %q is suspended", live.Agent)
-	case status != counterfoil.Active || epoch != live.Epoch || !instance:
+	case status == counterfoil.Active && instance == counterfoil.Quarantined:
+		return quarantined(live.Agent, live.Instance)
+	case status != counterfoil.Active || epoch != live.Epoch || instance != counterfoil.Active:
 		return counterfoil.Refuse(counterfoil.ClientRefused, "agent, instance or epoch is not live any more")
 	}
 	return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
+}
+
+// instanceRow returns the zero status for an instance that the agent never had.
+func instanceRow(w writer, instance, agent string) (status counterfoil.Status, err error) {
+	err = w.query(instanceStatus, func(r []driver.Value) error {
+		status = counterfoil.Status(r[0].(string))
+		return nil
+	}, instance, agent)
+	if err != nil {
+		return "", fmt.Errorf("reading instance %q: %w", instance, err)
+	}
+	return status, nil
+}
+
+// quarantined is the refusal of an instance whose key was seen in two places.
+func quarantined(agent, instance string) error {
+	return counterfoil.Refuse(counterfoil.AgentSuspended, "instance %q of agent %q is quarantined: its key was seen in two places", instance, agent)
 }
 
 // agentRow returns the zero status for a name that no agent ever had.
@@ -265,13 +286,27 @@ func learnInstance(v *views, i counterfoil.Instance) {
 // BindProofKey commits that an instance proves with one more key, of which it
 // may have most live ones beside its own. A key that this instance has already
 // is no news: nothing is committed. A key that is or was anybody else's is
-// refused (key_in_use), one too many too (proof_key_mismatch).
-func (s *Store) BindProofKey(ctx context.Context, agent, instance, jkt string, most int, e *ledger.Entry) error {
-	if agent == "" || instance == "" || jkt == "" {
-		return errors.New("binding a proof key: agent, instance or thumbprint is missing")
+// refused (key_in_use), one too many too (proof_key_mismatch), and so is whoever
+// comes with an assertion that was used (assertion_replayed): anybody may have
+// seen that one. It is not used up here; Issue does that, for the token that the
+// key is for.
+func (s *Store) BindProofKey(ctx context.Context, by counterfoil.AssertionUse, instance, jkt string, most int, e *ledger.Entry) error {
+	agent := by.Agent
+	if agent == "" || by.ID == "" || instance == "" || jkt == "" {
+		return errors.New("binding a proof key: agent, assertion, instance or thumbprint is missing")
 	}
 	err := s.record(ctx, e, &decision{
-		effect: func(w writer) error { return bindProofKey(w, agent, instance, jkt, int64(most)) },
+		effect: func(w writer) error {
+			used := false
+			err := w.query(findAssertion, func([]driver.Value) error { used = true; return nil }, assertionKey(by))
+			switch {
+			case err != nil:
+				return fmt.Errorf("reading an assertion: %w", err)
+			case used:
+				return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
+			}
+			return bindProofKey(w, agent, instance, jkt, int64(most))
+		},
 		learn: func(v *views) {
 			v.keys[jkt] = keyView{agent: agent, instance: instance, live: true}
 		},
@@ -292,6 +327,13 @@ func bindProofKey(w writer, agent, instance, jkt string, most int64) error {
 		return fmt.Errorf("reading an instance: %w", err)
 	}
 	if !live {
+		status, err := instanceRow(w, instance, agent)
+		if err == nil && status == counterfoil.Quarantined {
+			err = quarantined(agent, instance)
+		}
+		if err != nil {
+			return err
+		}
 		return counterfoil.Refuse(counterfoil.ClientRefused, "instance %q of agent %q is not live", instance, agent)
 	}
 	known, ours := false, false

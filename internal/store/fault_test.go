@@ -72,7 +72,7 @@ func steps(t *testing.T) []step {
 			return s.Enroll(ctx, code("payroll", "x").Hash, instance("ins_1", "payroll"), entry(ledger.InstanceEnrolled, "payroll"))
 		}, func(s *Store) bool { _, ok := s.Instance("ins_1"); return ok }},
 		{"bind", false, ledger.ProofKeyBound, func(ctx context.Context, s *Store) error {
-			return s.BindProofKey(ctx, "payroll", "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll"))
+			return s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll"))
 		}, func(s *Store) bool { _, _, ok := s.ProofKey("bound"); return ok }},
 		{"issue", true, ledger.TokenIssued, func(ctx context.Context, s *Store) error {
 			live := counterfoil.Live{Agent: "payroll", Instance: "ins_1", Epoch: s.AgentState("payroll").Epoch}
@@ -100,12 +100,20 @@ func steps(t *testing.T) []step {
 			}
 			return s.SaveKeys(ctx, from, []counterfoil.SigningKey{{KID: "k", Purpose: "p", Alg: "a", State: "next", JWK: []byte(`{}`)}}, entry(ledger.KeyRotated, ""))
 		}, func(s *Store) bool { keys, err := s.Keys(context.Background()); return err == nil && len(keys) == 1 }},
+		{"suspect", false, ledger.CloneSuspected, func(ctx context.Context, s *Store) error {
+			_, err := s.Suspect(ctx, suspicion("ins_1", newClock().now, true), entry(ledger.CloneSuspected, "payroll"))
+			return err
+		}, func(s *Store) bool { i, _ := s.Instance("ins_1"); return i.Status == counterfoil.Quarantined }},
 		{"suspend", true, ledger.AgentSuspended, func(ctx context.Context, s *Store) error {
 			return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll"))
 		}, status(counterfoil.Suspended)},
 		{"resume", true, ledger.AgentResumed, func(ctx context.Context, s *Store) error {
-			return s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll"))
-		}, status(counterfoil.Active)},
+			_, err := s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll"))
+			return err
+		}, func(s *Store) bool {
+			i, _ := s.Instance("ins_1")
+			return s.AgentState("payroll").Status == counterfoil.Active && i.Status == counterfoil.Active
+		}},
 		{"offboard", true, ledger.AgentOffboarded, func(ctx context.Context, s *Store) error {
 			_, err := s.Offboard(ctx, "payroll", entry(ledger.AgentOffboarded, "payroll"))
 			return err

@@ -11,4 +11,6 @@ import (
 // commands do.
 func flock(*os.File) error { return errors.New("locking a file is not supported on this system") }
 
+func funlock(*os.File) error { return nil }
+
 func syncDir(string) error { return nil }

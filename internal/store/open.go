@@ -373,8 +373,9 @@ func (l *lockFile) release() error {
 		return nil
 	}
 	// The file stays: removing it would let two processes lock two files of
-	// one name.
-	return l.f.Close()
+	// one name. It is unlocked and not only closed, because a child between
+	// fork and exec has it open as well, and would keep it locked.
+	return errors.Join(funlock(l.f), l.f.Close())
 }
 
 func takeLock(path string) (*lockFile, error) {

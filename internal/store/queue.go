@@ -22,6 +22,10 @@ type decision struct {
 	opens         bool    // the first entry is a call that is now open
 	ends          []int64 // indexes of the open calls that the entries end
 
+	// sighting is what the entry says of a key, taken from it by the caller: the
+	// entry is the caller's again when it gives up. Zero: nothing.
+	sighting counterfoil.Sighting
+
 	// Set by the sequencer, read by the caller once it is answered.
 	index int64
 	time  string

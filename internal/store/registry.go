@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -228,6 +229,8 @@ type lifeChange struct {
 	entry ledger.Entry
 	state counterfoil.AgentState
 	took  counterfoil.Voided
+
+	released []string // instances that were quarantined
 }
 
 // live commits a change of an agent's life: move makes it, learn tells the
@@ -262,14 +265,20 @@ func (s *Store) live(ctx context.Context, agent string, e *ledger.Entry, move fu
 	return c, nil
 }
 
-// describe writes into the entry what the change took, so that the log says it
-// without the tables.
+// describe writes into the entry what the change took or gave back, so that the
+// log says it without the tables.
 func (c *lifeChange) describe() {
 	c.entry.Agent, c.entry.Epoch = c.agent, c.state.Epoch
-	if len(c.took.Instances)+len(c.took.Keys) == 0 {
+	detail := map[string]any{}
+	if len(c.took.Instances)+len(c.took.Keys) > 0 {
+		detail["instances"], detail["keys"] = c.took.Instances, c.took.Keys
+	}
+	if len(c.released) > 0 {
+		detail["released"] = c.released
+	}
+	if len(detail) == 0 {
 		return
 	}
-	detail := map[string]any{"instances": c.took.Instances, "keys": c.took.Keys}
 	for name, v := range c.entry.Detail {
 		detail[name] = v
 	}
@@ -292,20 +301,82 @@ func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) erro
 	return err
 }
 
-// Resume commits that a suspended agent is active again, at the epoch that its
-// suspension gave it.
-func (s *Store) Resume(ctx context.Context, agent string, e *ledger.Entry) error {
-	_, err := s.live(ctx, agent, e, func(_ *lifeChange, w writer) error {
-		n, err := w.exec(resumeAgent, agent)
-		if err != nil {
-			return fmt.Errorf("resuming agent %q: %w", agent, err)
-		}
-		if n != 1 {
-			return wrongState(w, agent, "resumed")
-		}
-		return nil
-	}, nil)
-	return err
+// Resume commits that a suspended agent is active again and that its quarantined
+// instances, which it returns, are too. Tokens from before stay void: the epoch is
+// the one that the suspension gave, or a new one where there was none.
+func (s *Store) Resume(ctx context.Context, agent string, e *ledger.Entry) (released []string, err error) {
+	c, err := s.live(ctx, agent, e,
+		func(c *lifeChange, w writer) error {
+			n, err := w.exec(resumeAgent, agent, c.now)
+			if err != nil {
+				return fmt.Errorf("resuming agent %q: %w", agent, err)
+			}
+			if n != 1 {
+				return wrongState(w, agent, "resumed")
+			}
+			if c.released, err = texts(w, quarantinedOfAgent, agent); err != nil {
+				return err
+			}
+			if _, err := w.exec(releaseInstances, agent, c.now); err != nil {
+				return fmt.Errorf("releasing the instances of %q: %w", agent, err)
+			}
+			return nil
+		},
+		func(c *lifeChange, v *views) {
+			for _, id := range v.ofAgent[agent] {
+				i := v.instances[id]
+				if i.Status == counterfoil.Offboarded {
+					continue
+				}
+				i.Status, i.Suspected = counterfoil.Active, later(i.Suspected, fromMillis(c.now))
+				v.instances[id] = i
+			}
+		})
+	if err != nil {
+		return nil, err
+	}
+	return c.released, nil
+}
+
+// Suspect commits a suspicion and, where it says so, with it that the instance is
+// quarantined. It reports false, and nothing is recorded, when the instance ended,
+// is quarantined, or was suspected since: the same sightings are one suspicion,
+// however often they are read.
+func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.Entry) (bool, error) {
+	if i, ok := s.Instance(p.Instance); !ok || i.Status != counterfoil.Active || !i.Suspected.Before(fromMillis(millis(p.Since))) {
+		return false, nil // and the statement below decides, where it does not know yet
+	}
+	now := fromMillis(millis(later(s.opt.Now(), p.Second.At)))
+	err := s.record(ctx, e, &decision{
+		effect: func(w writer) error {
+			n, err := w.exec(suspectInstance, p.Instance, p.Agent, millis(now), millis(p.Since), p.Quarantine)
+			if err != nil {
+				return fmt.Errorf("suspecting instance %q: %w", p.Instance, err)
+			}
+			if n != 1 {
+				return errKnown
+			}
+			return nil
+		},
+		learn: func(v *views) {
+			i := v.instances[p.Instance]
+			if i.Suspected = later(i.Suspected, now); p.Quarantine {
+				i.Status = counterfoil.Quarantined
+			}
+			v.instances[p.Instance] = i
+		},
+	})
+	if errors.Is(err, errKnown) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // wrongState says why an agent cannot be suspended, resumed or offboarded.

@@ -395,6 +395,7 @@ func (q *sequencer) adopt() {
 		}
 	}
 	s.mu.Unlock()
+	s.feed.put(b.members, b.at)
 }
 
 func (q *sequencer) answerAll(work []*decision, err error) {

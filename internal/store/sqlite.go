@@ -51,6 +51,10 @@ const (
 
 	insertInstance
 	endInstance
+	suspectInstance
+	releaseInstances
+	quarantinedOfAgent
+	instanceStatus
 	endInstancesOfAgent
 	liveInstancesOfAgent
 	liveInstance
@@ -65,6 +69,7 @@ const (
 	readKeys
 
 	useAssertion
+	findAssertion
 	purgeAssertions
 	purgeCodes
 	putCode
@@ -109,7 +114,11 @@ var sqliteTexts = [statements]string{
 	insertAgent:  `INSERT INTO agents (name, status, epoch) VALUES (?, 'active', ?) ON CONFLICT DO NOTHING`,
 	agentStatus:  `SELECT status, epoch FROM agents WHERE name = ?`,
 	suspendAgent: `UPDATE agents SET status = 'suspended', epoch = max(epoch + 1, ?2) WHERE name = ?1 AND status = 'active'`,
-	resumeAgent:  `UPDATE agents SET status = 'active' WHERE name = ? AND status = 'suspended'`,
+	// Suspending raised the epoch; a quarantine of instances did not.
+	resumeAgent: `UPDATE agents SET status = 'active',
+			epoch = CASE status WHEN 'active' THEN max(epoch + 1, ?2) ELSE epoch END
+		WHERE name = ?1 AND (status = 'suspended' OR
+			status = 'active' AND EXISTS (SELECT 1 FROM instances WHERE agent = ?1 AND status = 'quarantined'))`,
 	offboardAgent: `UPDATE agents SET status = 'offboarded', epoch = max(epoch + 1, ?2)
 		WHERE name = ?1 AND status <> 'offboarded'`,
 	voidTokens: `UPDATE agents SET epoch = max(epoch + 1, ?2) WHERE name = ?1 AND status <> 'offboarded'`,
@@ -117,12 +126,20 @@ var sqliteTexts = [statements]string{
 
 	insertInstance: `INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled, how)
 		VALUES (?, ?, ?, ?, ?, 'active', ?, ?) ON CONFLICT DO NOTHING`,
-	endInstance:          `UPDATE instances SET status = 'offboarded' WHERE id = ?1 AND agent = ?2 AND status <> 'offboarded'`,
+	endInstance: `UPDATE instances SET status = 'offboarded' WHERE id = ?1 AND agent = ?2 AND status <> 'offboarded'`,
+	// One statement decides that it was not suspected since, so that the same
+	// sightings, read back by a start, are one suspicion.
+	suspectInstance: `UPDATE instances SET suspected = max(suspected, ?3), status = CASE WHEN ?5 THEN 'quarantined' ELSE status END
+		WHERE id = ?1 AND agent = ?2 AND status = 'active' AND suspected < ?4`,
+	releaseInstances: `UPDATE instances SET suspected = max(suspected, ?2), status = CASE status WHEN 'quarantined' THEN 'active' ELSE status END
+		WHERE agent = ?1 AND status IN ('active', 'quarantined')`,
+	quarantinedOfAgent:   `SELECT id FROM instances WHERE agent = ? AND status = 'quarantined' ORDER BY id`,
+	instanceStatus:       `SELECT status FROM instances WHERE id = ? AND agent = ?`,
 	endInstancesOfAgent:  `UPDATE instances SET status = 'offboarded' WHERE agent = ?`,
-	liveInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status = 'active' ORDER BY id`,
+	liveInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'offboarded' ORDER BY id`,
 	liveInstance: `SELECT 1 FROM instances i JOIN agents a ON a.name = i.agent
 		WHERE i.id = ?1 AND i.agent = ?2 AND i.status = 'active' AND a.status = 'active'`,
-	readInstances: `SELECT id, agent, jkt, jwk, alg, status, enrolled, how FROM instances`,
+	readInstances: `SELECT id, agent, jkt, jwk, alg, status, enrolled, how, suspected FROM instances`,
 
 	insertKey:         `INSERT INTO keys (jkt, agent, instance, registered, live) VALUES (?, ?, ?, ?, 1) ON CONFLICT DO NOTHING`,
 	keyOwner:          `SELECT agent, instance, live FROM keys WHERE jkt = ?`,
@@ -134,6 +151,7 @@ var sqliteTexts = [statements]string{
 
 	// One statement decides both: that the id is new, and that whoever uses it
 	// is live at that epoch.
+	findAssertion: `SELECT 1 FROM assertions WHERE id = ?`,
 	useAssertion: `INSERT INTO assertions (id, until)
 		SELECT ?1, ?2 WHERE EXISTS (
 			SELECT 1 FROM agents a JOIN instances i ON i.agent = a.name

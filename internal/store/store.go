@@ -69,6 +69,8 @@ type Store struct {
 	walSize atomic.Int64  // bytes of entries since the WAL was last brought home
 	filled  chan struct{} // to the checkpointer: the WAL is worth it
 
+	feed feed // sightings, as they are committed
+
 	stop    context.CancelFunc
 	workers sync.WaitGroup // keeper, checkpointer, and those who end abandoned calls
 	done    chan struct{}  // closed when the sequencer has ended
@@ -83,7 +85,7 @@ type Store struct {
 }
 
 type stats struct {
-	decisions, batches, failures, bytes, places atomic.Int64
+	decisions, batches, failures, bytes, places, overflows atomic.Int64
 }
 
 // Stats are counts since the store was opened, for metrics.
@@ -93,6 +95,7 @@ type Stats struct {
 	Failures      int64 // commits and probes that failed
 	Bytes         int64 // of entries
 	PlaceFailures int64 // checkpoints that a place did not take
+	Overflows     int64 // times that whoever follows sightings fell behind and read the log instead
 }
 
 // Stats returns the counts.
@@ -103,6 +106,7 @@ func (s *Store) Stats() Stats {
 		Failures:      s.stats.failures.Load(),
 		Bytes:         s.stats.bytes.Load(),
 		PlaceFailures: s.stats.places.Load(),
+		Overflows:     s.stats.overflows.Load(),
 	}
 }
 

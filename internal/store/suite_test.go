@@ -36,6 +36,8 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"Unpin":                    suiteUnpin,
 		"Void":                     suiteVoid,
 		"HowInstancesCameToBe":     suiteHow,
+		"Clones":                   suiteClones,
+		"Sightings":                suiteSightings,
 		"Payloads":                 suitePayloads,
 		"Reads":                    suiteReads,
 		"ExactlyOneWins":           suiteExactlyOne,
@@ -95,6 +97,11 @@ func agentDocument(t testing.TB, name string) counterfoil.Document {
 
 func entry(kind ledger.Kind, agent string) *ledger.Entry {
 	return &ledger.Entry{Kind: kind, Agent: agent, Actor: "uid:0"}
+}
+
+// unused is an assertion of an agent that nobody used.
+func unused(agent string) counterfoil.AssertionUse {
+	return counterfoil.AssertionUse{Agent: agent, ID: "unused"}
 }
 
 // agent declares an agent.
@@ -279,7 +286,7 @@ func suiteLife(t *testing.T, s *subject) {
 	s.agent("planner")
 	s.instance("ins_1", "payroll")
 	s.instance("ins_2", "planner")
-	s.wantDone(s.BindProofKey(ctx, "payroll", "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
+	s.wantDone(s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
 	first := s.AgentState("payroll")
 
 	e := entry(ledger.AgentSuspended, "payroll")
@@ -293,11 +300,11 @@ func suiteLife(t *testing.T, s *subject) {
 	if got := s.AgentState("payroll"); got != suspended {
 		t.Errorf("suspended, read again: %+v", got)
 	}
-	s.wantDone(s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")))
+	s.wantDone(s.resume("payroll"))
 	if got := s.AgentState("payroll"); got.Status != counterfoil.Active || got.Epoch != suspended.Epoch {
 		t.Errorf("resumed: %+v", got)
 	}
-	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")) })
+	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Suspend(ctx, "nobody", entry(ledger.AgentSuspended, "nobody")) })
 
 	s.fixture.clock.Add(time.Hour)
@@ -337,13 +344,13 @@ func suiteLife(t *testing.T, s *subject) {
 		return s.Apply(ctx, counterfoil.Change{Base: base, Put: []counterfoil.Document{agentDocument(t, "payroll")}}, []*ledger.Entry{entry(ledger.AgentCreated, "payroll")})
 	})
 	s.wantRefused(counterfoil.KeyInUse, func() error {
-		return s.BindProofKey(ctx, "planner", "ins_2", "bound", 8, entry(ledger.ProofKeyBound, "planner"))
+		return s.BindProofKey(ctx, unused("planner"), "ins_2", "bound", 8, entry(ledger.ProofKeyBound, "planner"))
 	})
 	s.wantRefused(counterfoil.RequestMalformed, func() error {
 		_, err := s.Offboard(ctx, "payroll", entry(ledger.AgentOffboarded, "payroll"))
 		return err
 	})
-	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")) })
+	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
 	s.wantRefused(counterfoil.ClientRefused, func() error {
 		return s.PutCode(ctx, code("payroll", "again"), entry(ledger.CodeIssued, "payroll"))
 	})
@@ -380,7 +387,7 @@ func suiteEnrol(t *testing.T, s *subject) {
 	s.wantDone(s.PutCode(ctx, stale, entry(ledger.CodeIssued, "payroll")))
 	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.EnrolmentRefused, enrol(stale.Hash, instance("ins_4", "payroll")))
-	s.wantDone(s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")))
+	s.wantDone(s.resume("payroll"))
 	s.wantDone(enrol(stale.Hash, instance("ins_4", "payroll"))())
 }
 
@@ -391,7 +398,9 @@ func suiteProofKeys(t *testing.T, s *subject) {
 	s.instance("ins_1", "payroll")
 	s.instance("ins_2", "planner")
 	bind := func(agent, instance, jkt string) func() error {
-		return func() error { return s.BindProofKey(ctx, agent, instance, jkt, 2, entry(ledger.ProofKeyBound, agent)) }
+		return func() error {
+			return s.BindProofKey(ctx, unused(agent), instance, jkt, 2, entry(ledger.ProofKeyBound, agent))
+		}
 	}
 	s.wantDone(bind("payroll", "ins_1", "a")())
 	size := s.size()
@@ -404,6 +413,12 @@ func suiteProofKeys(t *testing.T, s *subject) {
 	s.wantRefused(counterfoil.KeyInUse, bind("planner", "ins_2", "jkt-ins_1"))
 	s.wantRefused(counterfoil.ClientRefused, bind("planner", "ins_1", "b"))
 	s.wantRefused(counterfoil.ClientRefused, bind("planner", "ins_9", "b"))
+	// Whoever repeats an assertion binds nothing; whoever has another one does.
+	used := s.use("payroll", "used")
+	s.wantDone(s.Issue(ctx, used, s.live("payroll", "ins_1"), entry(ledger.TokenIssued, "payroll")))
+	s.wantRefused(counterfoil.AssertionReplayed, func() error {
+		return s.BindProofKey(ctx, used, "ins_1", "b", 2, entry(ledger.ProofKeyBound, "payroll"))
+	})
 	s.wantDone(bind("payroll", "ins_1", "b")())
 	s.wantRefused(counterfoil.ProofKeyMismatch, bind("payroll", "ins_1", "c"))
 	for range 2 {
@@ -437,7 +452,7 @@ func suiteIssue(t *testing.T, s *subject) {
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), counterfoil.Live{Agent: "nobody", Instance: "ins_1", Epoch: live.Epoch}))
 	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, issue(s.use("payroll", "2"), live))
-	s.wantDone(s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")))
+	s.wantDone(s.resume("payroll"))
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), live))
 	s.wantDone(issue(s.use("payroll", "2"), s.live("payroll", "ins_1"))()) // the refusals used nothing up
 	if err := issue(counterfoil.AssertionUse{Agent: "payroll"}, live)(); err == nil {
@@ -464,7 +479,7 @@ func suiteRevoked(t *testing.T, s *subject) {
 	caller := counterfoil.Caller{Agent: "payroll", Instance: "ins_1", Epoch: s.AgentState("payroll").Epoch, JKT: "jkt-ins_1"}
 	s.wantDone(s.Revoked(ctx, caller))
 	// A proof key that the instance bound is as good as its own.
-	s.wantDone(s.BindProofKey(ctx, "payroll", "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
+	s.wantDone(s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
 	bound := caller
 	bound.JKT = "bound"
 	s.wantDone(s.Revoked(ctx, bound))
@@ -487,7 +502,7 @@ func suiteRevoked(t *testing.T, s *subject) {
 	}
 	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, func() error { return s.Revoked(ctx, caller) })
-	s.wantDone(s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll")))
+	s.wantDone(s.resume("payroll"))
 	s.wantRefused(counterfoil.TokenRevoked, func() error { return s.Revoked(ctx, caller) })
 	caller.Epoch = s.AgentState("payroll").Epoch
 	s.wantDone(s.Revoked(ctx, caller))
@@ -740,7 +755,7 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 			return s.Enroll(ctx, code(agent, fmt.Sprint("race", i)).Hash, inst, entry(ledger.InstanceEnrolled, "race-key"))
 		}},
 		{"a proof key", ledger.ProofKeyBound, func(i int) error {
-			return s.BindProofKey(ctx, fmt.Sprintf("a%d", i), fmt.Sprintf("ins_%d", i), "proof", 8, entry(ledger.ProofKeyBound, "race"))
+			return s.BindProofKey(ctx, unused(fmt.Sprintf("a%d", i)), fmt.Sprintf("ins_%d", i), "proof", 8, entry(ledger.ProofKeyBound, "race"))
 		}},
 		{"the end of a call", ledger.CallFinished, func(int) error {
 			e := finished(call)

@@ -79,6 +79,7 @@ func loadViews(w writer) (*views, error) {
 		v.addInstance(counterfoil.Instance{
 			ID: r[0].(string), Agent: r[1].(string), JKT: r[2].(string), JWK: r[3].(string), Alg: r[4].(string),
 			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)), How: r[7].(string),
+			Suspected: fromMillis(r[8].(int64)),
 		})
 		return nil
 	})
@@ -341,6 +342,9 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token is of epoch %d, agent %q is at epoch %d", c.Epoch, c.Agent, a.Epoch)
 	}
 	i, ok := v.instances[c.Instance]
+	if ok && i.Agent == c.Agent && i.Status == counterfoil.Quarantined {
+		return quarantined(c.Agent, c.Instance)
+	}
 	if !ok || i.Agent != c.Agent || i.Status != counterfoil.Active {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "instance %q of agent %q is not live", c.Instance, c.Agent)
 	}

@@ -60,7 +60,7 @@ func typed[In, Out any](m *admin, do func(context.Context, call[In]) (Out, error
 
 func newAdmin(cfg Config, a *answers) http.Handler {
 	m := &admin{cfg}
-	rt := &router{answers: a, gate: m.gate}
+	rt := &router{answers: a, gate: m.gate, unrecorded: cfg.Authority.Refused}
 	rt.handle(http.MethodPost, "/api/v1/apply", typed(m, m.apply))
 	rt.handle(http.MethodGet, "/api/v1/status", typed(m, m.status))
 	rt.handle(http.MethodPost, "/api/v1/keys/rotate", typed(m, m.rotate))
@@ -148,7 +148,9 @@ type document struct {
 	// Of agents only.
 	Status    counterfoil.Status `json:"status,omitzero"`
 	Epoch     int64              `json:"epoch,omitzero"`
-	Instances int                `json:"instances,omitzero"`
+	Instances int                `json:"instances,omitzero"` // live ones
+
+	Quarantined []string `json:"quarantined,omitzero"` // ids of instances whose key was seen in two places
 }
 
 type documents struct {
@@ -207,7 +209,7 @@ func (m *admin) show(kind string, noun any) (document, error) {
 		if err != nil {
 			return document{}, err
 		}
-		d.Name, d.Status, d.Epoch, d.Instances = noun.Name, view.Status, view.Epoch, view.Instances
+		d.Name, d.Status, d.Epoch, d.Instances, d.Quarantined = noun.Name, view.Status, view.Epoch, view.Instances, view.Quarantined
 	}
 	return d, nil
 }
@@ -264,11 +266,19 @@ func (m *admin) suspend(ctx context.Context, c call[reasonBody]) (document, erro
 	return m.agent(c.path("name"))
 }
 
-func (m *admin) resume(ctx context.Context, c call[reasonBody]) (document, error) {
-	if err := m.Authority.Resume(ctx, c.path("name"), c.in.Reason, c.actor); err != nil {
-		return document{}, err
+// resumed is an agent and its instances that were quarantined.
+type resumed struct {
+	document
+	Released []string `json:"released"` // ids
+}
+
+func (m *admin) resume(ctx context.Context, c call[reasonBody]) (resumed, error) {
+	released, err := m.Authority.Resume(ctx, c.path("name"), c.in.Reason, c.actor)
+	if err != nil {
+		return resumed{}, err
 	}
-	return m.agent(c.path("name"))
+	doc, err := m.agent(c.path("name"))
+	return resumed{doc, released}, err
 }
 
 func (m *admin) agent(name string) (document, error) {

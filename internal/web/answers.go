@@ -102,7 +102,11 @@ func (a *answers) record(ctx context.Context, err error, wire counterfoil.Wire, 
 		a.log.ErrorContext(ctx, "request met a fault", "code", wire.Code, "request_id", id, "err", err)
 		return
 	}
-	a.log.DebugContext(ctx, "request refused", "code", wire.Code, "request_id", id, "err", err)
+	reason := ""
+	if r, ok := counterfoil.AsRefusal(err); ok {
+		reason = r.Reason()
+	}
+	a.log.DebugContext(ctx, "request refused", "code", wire.Code, "request_id", id, "reason", reason)
 }
 
 // crashed answers a request whose handler panicked, if nothing was written yet.
