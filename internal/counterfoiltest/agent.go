@@ -30,14 +30,26 @@ type Agent struct {
 // machine do: with a one-time code.
 func (s *System) Agent(name string) *Agent {
 	s.T.Helper()
-	private, err := credential.GenerateKey("Ed25519")
+	return s.AgentWith(name, NewSigner(s.T, credential.Ed25519))
+}
+
+// NewSigner makes a key that nobody knows.
+func NewSigner(t testing.TB, alg string) *credential.Signer {
+	t.Helper()
+	private, err := credential.GenerateKey(alg)
 	if err != nil {
-		s.T.Fatal(err)
+		t.Fatal(err)
 	}
 	signer, err := credential.NewSigner(private)
 	if err != nil {
-		s.T.Fatal(err)
+		t.Fatal(err)
 	}
+	return signer
+}
+
+// AgentWith is Agent with a key of the test's choice.
+func (s *System) AgentWith(name string, signer *credential.Signer) *Agent {
+	s.T.Helper()
 	done, err := agent.Enroll(s.T.Context(), agent.EnrolConfig{
 		Issuer: s.Issuer(), Agent: name, Code: counterfoil.NewSecret(s.EnrolCode(name)), Signer: signer, Now: s.Clock.Now,
 	})

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -78,6 +79,8 @@ type System struct {
 	// Log is what the daemon logged.
 	Log *Buffer
 
+	public, management string // URLs, the same after each restart
+
 	bank     *Recorder
 	bankURL  string
 	daemon   *daemon.Daemon
@@ -109,11 +112,60 @@ func NewAt(t testing.TB, clock *Clock, options ...Option) *System {
 	for _, o := range options {
 		s.configs = append(s.configs, o)
 	}
+	s.public, s.management = freeURL(t), freeURL(t)
 	s.bank = NewRecorder(bank.Handler())
 	s.bankURL = s.Upstream(s.bank) + "/mcp"
 	s.Start()
 	s.Apply(fmt.Sprintf(Manifest, s.bankURL))
 	return s
+}
+
+// Ports that a daemon of a test has, or had and takes again after a restart. They
+// are below those that systems give to outgoing connections (from 32768 on with
+// Linux, from 49152 with others), of which tests have many, and each test binary
+// has some of its own, as others run beside it.
+const (
+	firstPort = 10000
+	portsEach = 400
+	portSets  = 50
+)
+
+var ports struct {
+	mu    sync.Mutex
+	taken map[int]bool // guarded by mu
+	next  int          // guarded by mu
+}
+
+// freeURL returns a loopback address that is the test's until it ends.
+func freeURL(t testing.TB) string {
+	t.Helper()
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	for range portsEach {
+		port := firstPort + os.Getpid()%portSets*portsEach + ports.next
+		ports.next = (ports.next + 1) % portsEach
+		if ports.taken[port] {
+			continue
+		}
+		host := fmt.Sprintf("localhost:%d", port)
+		ln, err := net.Listen("tcp", host)
+		if err != nil {
+			continue // somebody else's
+		}
+		ln.Close()
+		if ports.taken == nil {
+			ports.taken = map[int]bool{}
+		}
+		ports.taken[port] = true
+		t.Cleanup(func() {
+			ports.mu.Lock()
+			defer ports.mu.Unlock()
+			delete(ports.taken, port)
+		})
+		return "http://" + host
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // Upstream serves an MCP server on loopback; its calls count in CheckLedger
@@ -142,8 +194,8 @@ func (s *System) Start() {
 func (s *System) TryStart() error {
 	cfg := daemon.Config{
 		Dev: true, Data: s.Dir,
-		Public:     daemon.Listener{URL: "http://localhost:0"},
-		Management: daemon.Listener{URL: "http://localhost:0"},
+		Public:     daemon.Listener{URL: s.public},
+		Management: daemon.Listener{URL: s.management},
 	}
 	for _, c := range s.configs {
 		c(&cfg)
@@ -186,6 +238,9 @@ func (s *System) Restart() {
 // Issuer is the public URL.
 func (s *System) Issuer() string { return s.daemon.PublicURL() }
 
+// ManagementURL is where health and metrics are.
+func (s *System) ManagementURL() string { return s.daemon.ManagementURL() }
+
 // BankURL is the bank's identifier at the gateway.
 func (s *System) BankURL() string { return s.Issuer() + "/r/bank" }
 
@@ -202,6 +257,16 @@ func (s *System) UpstreamHeaders() []http.Header {
 func (s *System) UpstreamCalls() int {
 	c, _ := s.bank.Seen()
 	return len(c)
+}
+
+// Reached returns how many tool calls reached any upstream that records.
+func (s *System) Reached() int {
+	n := 0
+	for _, r := range s.upstream {
+		calls, _ := r.Seen()
+		n += len(calls)
+	}
+	return n
 }
 
 // Admin sends a request to the admin socket and returns the answer's status and

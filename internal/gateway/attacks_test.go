@@ -52,34 +52,19 @@ func bankWorld(t testing.TB) (*world, *actor) {
 	return w, w.actor("payroll")
 }
 
+// TestFramingAttacks shows how a body that is refused is recorded and answered.
+// What is refused, and why, is in package attacks.
 func TestFramingAttacks(t *testing.T) {
 	t.Parallel()
 	honest := toolCall("get_balance", `{"account":"a","amount":100}`)
 	raw := func(s string) string { return s }
 	for _, tc := range []struct{ name, body string }{
-		{"TP1 duplicate at the top", `{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"get_balance"}}`},
-		{"TP1 duplicate in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","name":"pay"}}`},
-		{"TP1 duplicate in arguments", toolCall("get_balance", `{"a":1,"a":2}`)},
-		{"TP2 Method", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`},
-		{"TP2 METHOD alone", `{"jsonrpc":"2.0","id":1,"METHOD":"tools/call","params":{"name":"get_balance"}}`},
-		{"TP2 long s in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","param` + "\u017f" + `":{"name":"get_balance"}}`},
-		{"TP2 Kelvin sign in the arguments", toolCall("get_balance", `{"key":1,"`+"\u212a"+`ey":2}`)},
-		{"TP2 Name in params", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","Name":"pay"}}`},
-		{"TP3 NUL in a name", toolCall("get_balance", `{"a\u0000":1}`)},
-		{"TP3 byte order mark", "\ufeff" + honest},
-		{"TP3 invalid UTF-8", toolCall("get_balance", "{\"a\":\"\xff\"}")},
-		{"TP3 overlong", toolCall("get_balance", "{\"a\":\"\xc0\xaf\"}")},
-		{"TP3 lone surrogate", toolCall("get_balance", `{"a":"\ud800"}`)},
-		{"TP4 second value", honest + honest},
-		{"TP4 garbage", honest + "x"},
-		{"TP4 comment", "/* */" + honest},
-		{"TP4 NaN", toolCall("get_balance", `{"a":NaN}`)},
-		{"TP4 nothing", " "},
-		{"TP5 batch", "[" + honest + "," + toolCall("pay", `{"amount":1}`) + "]"},
-		{"TP5 batch of one", "[" + honest + "]"},
-		{"TP5 empty batch", "[]"},
-		{"TP8 integer beyond 2^53", toolCall("get_balance", `{"amount":9007199254740993}`)},
-		{"TP8 infinite", toolCall("get_balance", `{"amount":1E400}`)},
+		{"a name twice", toolCall("get_balance", `{"a":1,"a":2}`)},
+		{"a name in two cases", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","Name":"pay"}}`},
+		{"a surrogate alone", toolCall("get_balance", `{"a":"\ud800"}`)},
+		{"a second value", honest + honest},
+		{"a batch", "[" + honest + "," + toolCall("pay", `{"amount":1}`) + "]"},
+		{"a number beyond numbers", toolCall("get_balance", `{"amount":1E400}`)},
 		{"depth", toolCall("get_balance", `{"a":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`}`)},
 		{"unknown member", `{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}`},
 		{"unknown params member", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","task":{}}}`},
@@ -160,6 +145,8 @@ func TestWhatIsForwardedIsCanonical(t *testing.T) {
 	}
 }
 
+// TestHTTPAttacks shows that what is refused unread is counted and not recorded.
+// More of it is in package attacks.
 func TestHTTPAttacks(t *testing.T) {
 	t.Parallel()
 	honest := toolCall("get_balance", `{}`)
@@ -170,32 +157,17 @@ func TestHTTPAttacks(t *testing.T) {
 		code   counterfoil.Code
 		early  bool // refused before the proof was used
 	}{
-		{"TP9 text/plain", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 utf-16", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-16") }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 multipart", func(r *http.Request) { r.Header.Set("Content-Type", "multipart/form-data; boundary=x") }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 two types", func(r *http.Request) { r.Header["Content-Type"] = []string{"application/json", "application/json"} }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 no type", func(r *http.Request) { r.Header.Del("Content-Type") }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 gzip", func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, 400, counterfoil.RequestMalformed, true},
-		{"TP9 identity twice", func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "identity"} }, 400, counterfoil.RequestMalformed, true},
-		{"TP10 custom verb", func(r *http.Request) { r.Method = "PURGE" }, 405, counterfoil.MethodForbidden, true},
-		{"TP10 lower case", func(r *http.Request) { r.Method = "post" }, 405, counterfoil.MethodForbidden, true},
-		{"TP10 override in the query", func(r *http.Request) { r.URL.RawQuery = "_method=DELETE" }, 400, counterfoil.RequestMalformed, true},
-		{"DG7 token in the query", func(r *http.Request) { r.URL.RawQuery = "access_token=x" }, 400, counterfoil.RequestMalformed, true},
-		{"TP13 trailer with credentials", func(r *http.Request) {
-			r.Trailer = http.Header{"Authorization": {"DPoP x"}}
-			r.ContentLength = -1
-		}, 400, counterfoil.RequestMalformed, true},
-		{"TP14 upgrade", func(r *http.Request) { r.Header.Set("Connection", "Upgrade"); r.Header.Set("Upgrade", "websocket") }, 400, counterfoil.RequestMalformed, true},
-		{"TP14 TRACE", func(r *http.Request) { r.Method = "TRACE"; r.Body = nil; r.ContentLength = 0 }, 405, counterfoil.MethodForbidden, true},
+		{"another type", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 400, counterfoil.RequestMalformed, true},
+		{"another verb", func(r *http.Request) { r.Method = "PURGE" }, 405, counterfoil.MethodForbidden, true},
+		{"a query", func(r *http.Request) { r.URL.RawQuery = "_method=DELETE" }, 400, counterfoil.RequestMalformed, true},
+		{"a token in the query", func(r *http.Request) { r.URL.RawQuery = "access_token=x" }, 400, counterfoil.RequestMalformed, true},
+		{"an upgrade", func(r *http.Request) { r.Header.Set("Connection", "Upgrade"); r.Header.Set("Upgrade", "websocket") }, 400, counterfoil.RequestMalformed, true},
 		{"OPTIONS", func(r *http.Request) { r.Method = "OPTIONS" }, 405, counterfoil.MethodForbidden, true},
 		{"foreign origin", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 403, counterfoil.OriginForbidden, true},
 		{"null origin", func(r *http.Request) { r.Header.Set("Origin", "null") }, 403, counterfoil.OriginForbidden, true},
 		{"unknown resource", func(r *http.Request) { r.URL.Path = "/r/nobody" }, 404, counterfoil.ToolUnknown, true},
 		{"http resource", func(r *http.Request) { r.URL.Path = "/r/crm" }, 404, counterfoil.ToolUnknown, true},
-		{"TP11 escaped path", func(r *http.Request) { r.URL.Path = "/r/bank"; r.URL.RawPath = "/r/b%61nk" }, 404, counterfoil.ToolUnknown, true},
-		{"TP11 slash at the end", func(r *http.Request) { r.URL.Path = "/r/bank/" }, 404, counterfoil.ToolUnknown, true},
-		{"TP11 dots", func(r *http.Request) { r.URL.Path = "/r/../r/bank" }, 404, counterfoil.ToolUnknown, true},
-		{"TP11 upper case", func(r *http.Request) { r.URL.Path = "/r/Bank" }, 404, counterfoil.ToolUnknown, true},
+		{"dots in the path", func(r *http.Request) { r.URL.Path = "/r/../r/bank" }, 404, counterfoil.ToolUnknown, true},
 		{"GET without session", func(r *http.Request) { r.Method = "GET"; r.Body = nil; r.ContentLength = 0 }, 401, counterfoil.ProofTarget, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -84,6 +84,8 @@ func readBody(w http.ResponseWriter, r *http.Request, mediaType string, limit in
 	case err != nil:
 		// The peer is gone or sends what is no body: nothing was done.
 		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body could not be read")
+	case len(r.Trailer) > 0:
+		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "trailers are not taken")
 	}
 	return body, nil
 }

@@ -19,7 +19,7 @@ func proveWith(signer *credential.Signer) func(*request) {
 		if json.Unmarshal(signer.Public().JWK(), &jwk) != nil {
 			panic("a public key of ours does not parse")
 		}
-		q.proof.header["jwk"], q.proof.header["alg"], q.proof.signer = jwk, signer.Public().Alg(), signer
+		q.Proof.Header["jwk"], q.Proof.Header["alg"], q.Proof.Signer = jwk, signer.Public().Alg(), signer
 	}
 }
 
@@ -87,7 +87,7 @@ func TestKeyIsNamedByItsKID(t *testing.T) {
 	s.apply(manifest("first key"))
 	k := agentKey{"keyed", "", signer}
 	named := func(kid string) func(*request) {
-		return func(q *request) { q.assertion.header["kid"] = kid }
+		return func(q *request) { q.Assertion.Header["kid"] = kid }
 	}
 	for _, kid := range []string{"first key", signer.Public().Thumbprint()} {
 		if a := s.token(k, named(kid)); a.status != 200 {
@@ -123,8 +123,8 @@ func TestUnknownLooksLikeKnown(t *testing.T) {
 	s.apply(fmt.Sprintf(keyed, "")) // the key is listed no more
 	as := func(agent string, signer *credential.Signer) func(*request) {
 		return func(q *request) {
-			q.assertion.claims["iss"], q.assertion.claims["sub"] = agent, agent
-			q.assertion.header["kid"], q.assertion.signer = signer.Public().Thumbprint(), signer
+			q.Assertion.Claims["iss"], q.Assertion.Claims["sub"] = agent, agent
+			q.Assertion.Header["kid"], q.Assertion.Signer = signer.Public().Thumbprint(), signer
 		}
 	}
 	stranger := newSigner(t, "ES256")
@@ -132,7 +132,7 @@ func TestUnknownLooksLikeKnown(t *testing.T) {
 		"an agent that never was":      as("nobody", stranger),
 		"a name that cannot be":        as("No Body", stranger),
 		"a key that never was":         as("payroll", stranger),
-		"a bad signature":              func(q *request) { q.assertion.signer = stranger },
+		"a bad signature":              func(q *request) { q.Assertion.Signer = stranger },
 		"an offboarded agent":          as("gardener", gone.signer),
 		"a key that is listed no more": as("keyed", listed),
 	}
@@ -168,7 +168,7 @@ func TestUnknownLooksLikeKnown(t *testing.T) {
 	}
 	// What was refused without any authentication is counted with them.
 	wantProblem(t, s.get("/nothing"), 404, counterfoil.ToolUnknown)
-	wantStatus(t, s.token(k, func(q *request) { q.contentType = "text/plain" }), 400, "invalid_request", counterfoil.RequestMalformed)
+	wantStatus(t, s.token(k, func(q *request) { q.ContentType = "text/plain" }), 400, "invalid_request", counterfoil.RequestMalformed)
 	wantStatus(t, s.token(k, field("resource", "")), 400, "invalid_target", counterfoil.TargetInvalid)
 	if err := s.auth.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestSuspendedAgent(t *testing.T) {
 	}
 	wantStatus(t, s.token(k), 401, "invalid_client", counterfoil.AgentSuspended)
 	// Whoever has no key of the agent learns nothing.
-	wantStatus(t, s.token(k, func(q *request) { q.assertion.signer = newSigner(t, "ES256") }), 401, "invalid_client", counterfoil.ClientRefused)
+	wantStatus(t, s.token(k, func(q *request) { q.Assertion.Signer = newSigner(t, "ES256") }), 401, "invalid_client", counterfoil.ClientRefused)
 	if a := s.admin("POST", "/api/v1/agents/payroll/resume", nil); a.status != 200 || a.member("status") != "active" {
 		t.Fatalf("resume: %d %s", a.status, a.body)
 	}
@@ -255,12 +255,12 @@ func TestRateOfOneAddress(t *testing.T) {
 	k := s.enrol("payroll")
 	stranger := newSigner(t, "ES256")
 	q := s.request(k)
-	q.assertion.signer = stranger
-	bad := q.assertion.compact(t)
+	q.Assertion.Signer = stranger
+	bad := q.Assertion.Compact(t)
 	flood := func() answer {
 		q := s.request(k)
-		q.form.Set("client_assertion", bad)
-		q.proofs = []string{"x"}
+		q.Form.Set("client_assertion", bad)
+		q.Proofs = []string{"x"}
 		q.remote = "198.51.100.7:1"
 		return s.send(q)
 	}
@@ -291,7 +291,7 @@ func TestEveryInstanceLogsInWithoutAKeyID(t *testing.T) {
 		all = append(all, s.enrol("payroll"))
 	}
 	for i, k := range all {
-		if a := s.token(k, func(q *request) { delete(q.assertion.header, "kid") }); a.status != 200 {
+		if a := s.token(k, func(q *request) { delete(q.Assertion.Header, "kid") }); a.status != 200 {
 			t.Errorf("instance %d: %d %s", i, a.status, a.body)
 		}
 	}

@@ -18,7 +18,7 @@ type management struct {
 
 func newManagement(cfg Config, a *answers, hosted bool, sees func(*http.Request) bool) http.Handler {
 	m := &management{Config: cfg, sees: sees, metrics: promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})}
-	rt := &router{answers: a}
+	rt := &router{answers: a, unrecorded: cfg.Authority.Refused}
 	if cfg.ManagementURL != "" && hosted {
 		rt.screen = ownHost(cfg.ManagementURL, cfg.Behind)
 	}

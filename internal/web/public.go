@@ -52,7 +52,7 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 // gate refuses a request whose target is another server's (RFC 9112, Section
 // 3.2.2): we are nobody's proxy.
 func (p *public) gate(_ http.ResponseWriter, r *http.Request) error {
-	if r.URL.IsAbs() && !strings.EqualFold(r.URL.Host, p.host) {
+	if r.URL.IsAbs() && (r.URL.User != nil || !strings.EqualFold(r.URL.Host, p.host)) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another server")
 	}
 	return nil

@@ -251,7 +251,7 @@ func TestOddValuesAreNoFaults(t *testing.T) {
 		s.clock.advance(1e9)
 		for _, name := range []string{"grant_type", "client_assertion_type", "client_assertion", "client_id", "resource", "scope", "authorization_details", "task"} {
 			q := s.request(k)
-			q.form[name] = []string{fmt.Sprint(v)}
+			q.Form[name] = []string{fmt.Sprint(v)}
 			check(name, s.send(q))
 		}
 		for _, name := range []string{"iss", "sub", "aud", "jti", "iat", "nbf", "exp"} {
@@ -261,8 +261,8 @@ func TestOddValuesAreNoFaults(t *testing.T) {
 			check("proof's "+name, s.token(k, proofClaim(name, v)))
 		}
 		for _, name := range []string{"alg", "typ", "kid", "jwk", "crit"} {
-			check("header "+name, s.token(k, func(q *request) { q.assertion.header[name] = v }))
-			check("proof's header "+name, s.token(k, func(q *request) { q.proof.header[name] = v }))
+			check("header "+name, s.token(k, func(q *request) { q.Assertion.Header[name] = v }))
+			check("proof's header "+name, s.token(k, func(q *request) { q.Proof.Header[name] = v }))
 		}
 		for _, name := range []string{"type", "locations", "actions", "tool", "tool_digest", "action_class", "constraints"} {
 			b, err := json.Marshal([]any{map[string]any{"type": counterfoil.DetailType, "locations": []string{s.issuer + "/r/bank"}, "tool": "pay", name: v}})

@@ -68,6 +68,11 @@ const bodyTimeout = 10 * time.Second
 func (rt *router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &writer{ResponseWriter: rw}
 	id := counterfoil.NewID("req_")
+	if r.Trailer == nil {
+		// What follows the body is put into the server's own request. A map that
+		// is there already is shared with the copy below, so that it is seen.
+		r.Trailer = http.Header{}
+	}
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 	w.Header().Set("X-Request-Id", id) // the gateway goes on with it
 	oauth := false

@@ -11,7 +11,7 @@ import (
 )
 
 func target(name string) func(*request) {
-	return func(q *request) { q.form.Set("resource", strings.Replace(q.form.Get("resource"), "/r/bank", name, 1)) }
+	return func(q *request) { q.Form.Set("resource", strings.Replace(q.Form.Get("resource"), "/r/bank", name, 1)) }
 }
 
 func both(edits ...func(*request)) func(*request) {

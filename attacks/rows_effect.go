@@ -1,0 +1,139 @@
+package attacks
+
+var payloadRows = []Row{
+	{ID: "TP1", Sent: "a name twice: at the top, in params, in the arguments", Expected: "400 `payload_malformed`", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads")},
+	{ID: "TP2", Sent: "names in another case or folded to one", Expected: "400 `payload_malformed`", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads")},
+	{ID: "TP3", Sent: "escaped names, NUL, a byte order mark, what is no UTF-8", Expected: "400 `payload_malformed`, or canonical", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads")},
+	{ID: "TP4", Sent: "more after the message, comments, NaN", Expected: "400 `payload_malformed`", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads")},
+	{ID: "TP5", Sent: "a batch", Expected: "400 `payload_malformed`", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads")},
+	{ID: "TP7", Sent: "Mcp-Method or Mcp-Name that is not the body's", Expected: "400 `header_mismatch`, -32020", Invariants: "I3",
+		Tests: shown("attacks.TestFraming")},
+	{ID: "TP8", Sent: "numbers in other spellings, beyond 2^53, beyond doubles", Expected: "canonical, or 400; judged as sent", Invariants: "I3",
+		Tests: shown("attacks.TestPayloads", "attacks.TestAmounts")},
+	{ID: "TP9", Sent: "other content types, charsets and encodings", Expected: "400 `request_malformed`", Invariants: "I3",
+		Tests: shown("attacks.TestFraming")},
+	{ID: "TP10", Sent: "another verb, or one in a header, the query or the body", Expected: "405, 400, or dropped", Invariants: "I3",
+		Tests: shown("attacks.TestFraming", "attacks.TestSmuggling")},
+	{ID: "TP11", Sent: "sixty spellings of a path", Expected: "what is not canonical is not there", Invariants: "I3",
+		Tests: shown("attacks.TestPaths")},
+	{ID: "TP13", Sent: "two lengths, bare line feeds, folded headers, trailers, chunks", Expected: "refused, or at most one well-formed request upstream", Invariants: "I3",
+		Tests: shown("attacks.TestSmuggling"), Beyond: "HTTP/2 without a proxy in front"},
+	{ID: "TP14", Sent: "Upgrade, CONNECT, TRACE", Expected: "400, 405", Invariants: "I3",
+		Tests: shown("attacks.TestSmuggling")},
+	{ID: "TP15", Sent: "a call of a tool whose definition changed", Expected: "`tool_changed` until it is pinned again", Invariants: "I3",
+		Tests: shown("attacks.TestToolsThatChange")},
+	{ID: "TP17", Sent: "a session or stream after its agent was revoked, or by another agent", Expected: "401", Invariants: "I7",
+		Tests: shown("attacks.TestSessionsOfTheRevoked")},
+	{ID: "TP18", Sent: "a read and a send that together carry something out", Expected: "shown by reach, refused by a chain rule", Invariants: "I5", Beyond: "chain rules and reach"},
+	{ID: "TP19", Sent: "arguments under other names, unknown ones, of other types", Expected: "refused by the tool's schema where a rule reads them", Invariants: "I3",
+		Tests: shown("attacks.TestAliases", "internal/gateway.TestArgumentsFitTheInputSchema")},
+}
+
+var logRows = []Row{
+	{ID: "AU1", Sent: "an entry changed, swapped, deleted, inserted, all made anew", Expected: "`ledger verify` fails", Invariants: "I8",
+		Tests: shown("attacks.TestTamperedLog", "ledger.TestVerifyFindsTampering", "ledger.TestVerifyAnyEdit")},
+	{ID: "AU2", Sent: "an old database, a fork", Expected: "the start refuses; `ledger verify --checkpoint` fails", Invariants: "I8",
+		Tests: shown("attacks.TestOldAndForkedLogs", "internal/counterfoiltest.TestAnOldDatabaseIsRefused")},
+	{ID: "AU3", Sent: "a disk that is full, slow or broken", Expected: "503, and nothing happens unrecorded", Invariants: "I8",
+		Tests: shown("cmd/counterfoil.TestADiskThatTakesNoMore", "internal/store.TestFaults", "internal/gateway.TestWithoutLedgerNothingHappens")},
+	{ID: "AU4", Sent: "requests that are refused, malformed, or for nothing", Expected: "recorded, in one aggregate before authentication", Invariants: "I8",
+		Tests: shown("attacks.TestRefusalsAreRecorded", "internal/gateway.TestEveryAuthenticatedRequestIsRecorded", "internal/web.TestUnknownLooksLikeKnown")},
+	{ID: "AU5", Sent: "line breaks, control characters, quotes, 1 MiB and broken UTF-8 in recorded fields", Expected: "one well-formed entry", Invariants: "I8",
+		Tests: shown("attacks.TestHostileText", "ledger.TestHostileTextStaysOneRecord", "ledger.TestInvalidUTF8IsReplaced", "ledger.TestLongTextIsCut")},
+	{ID: "AU7", Sent: "a thousand payloads", Expected: "what the upstream got is what is recorded", Invariants: "I3 I8",
+		Tests: shown("attacks.TestRecordedPayloads", "internal/gateway.TestWhatIsForwardedIsCanonical")},
+	{ID: "AU8", Sent: "no log, half of one, another one, to the verifier", Expected: "an exit code that is not 0", Invariants: "I8",
+		Tests: shown("attacks.TestFilesThatAreNoLog", "ledger.TestVerifyFindsTampering")},
+}
+
+var exhaustionRows = []Row{
+	{ID: "DO1", Sent: "huge tokens, headers and bodies", Expected: "413, 431, 401", Invariants: "I11",
+		Tests: shown("attacks.TestLargeCredentials", "internal/web.TestTokenRequestLimits", "internal/gateway.TestBodyLimit")},
+	{ID: "DO2", Sent: "JSON that is deep, has many names or many escapes", Expected: "400", Invariants: "I11",
+		Tests: shown("attacks.TestLargePayloads", "ijson.TestManyNames", "ijson.TestCheck")},
+	{ID: "DO3", Sent: "headers and bodies that do not come, idle connections", Expected: "cut off; others go on", Invariants: "I11",
+		Tests: shown("internal/gateway.TestABodyIsNotWaitedForWithoutEnd", "internal/web.TestABodyThatDoesNotComeHoldsNothing")},
+	{ID: "DO4", Sent: "a flood of proofs by one agent", Expected: "429 for it alone; nothing live is forgotten", Invariants: "I2 I11",
+		Tests: shown("attacks.TestProofFlood", "attacks.TestTokensOfOneAgent", "internal/gateway.TestEachAgentHasItsRate", "internal/web.TestRateOfOneAgent", "resource.TestFloodForgetsNothingLive")},
+	{ID: "DO5", Sent: "a flood without authentication", Expected: "429 for its address alone", Invariants: "I11",
+		Tests: shown("attacks.TestTokenFlood", "internal/web.TestRateOfOneAddress")},
+	{ID: "DO6", Sent: "many keys of one agent, many unknown names", Expected: "a limit; metrics do not grow", Invariants: "I11",
+		Tests: shown("attacks.TestNamesAreNoMetrics", "attacks.TestKeysOfOneAgent", "internal/web.TestCountersHaveOneSeriesACode")},
+	{ID: "DO8", Sent: "policies and arguments that cost much", Expected: "bounded, and refused", Invariants: "I9",
+		Tests: shown("internal/policy.TestHostileArguments")},
+	{ID: "DO9", Sent: "null and the wrong type in every field", Expected: "4xx, and the process lives", Invariants: "I9",
+		Tests: shown("attacks.TestEveryFieldOfEveryEndpoint", "internal/web.TestOddValuesAreNoFaults")},
+}
+
+var headerRows = []Row{
+	{ID: "HI1", Sent: "line breaks and NUL in what is answered back", Expected: "400, and no new header", Invariants: "I3",
+		Tests: shown("attacks.TestReflectedText", "attacks.TestHostileText", "internal/web.TestOddValuesAreNoFaults")},
+	{ID: "HI3", Sent: "Host, Forwarded and X-Forwarded-* of the sender's choice", Expected: "issuer, links and htu are what they are", Invariants: "I4",
+		Tests: shown("attacks.TestForwardedHeaders", "internal/web.TestOnlyItsOwnHost", "internal/web.TestSource")},
+}
+
+var secretRows = []Row{
+	{ID: "LC1", Sent: "an upstream that answers with the credential it got", Expected: "scrubbed", Invariants: "I10",
+		Tests: shown("internal/gateway.TestCredentialsStayOnTheirSides")},
+	{ID: "LC3", Sent: "an agent's token and proof", Expected: "never upstream", Invariants: "I10",
+		Tests: shown("internal/counterfoiltest.TestNothingOfTheAgentGoesUpstream", "internal/gateway.TestCredentialsStayOnTheirSides")},
+	{ID: "LC4", Sent: "a call that would take an upstream's credential elsewhere", Expected: "redirects are not followed, a call stays on its server", Invariants: "I10",
+		Tests: shown("internal/gateway.TestHowCallsEnd", "internal/gateway.TestACallStaysOnTheServerItWasDecidedOn")},
+	{ID: "LC5", Sent: "marked secrets in every input", Expected: "in no log, entry, metric, answer or crash", Invariants: "I10",
+		Tests: shown("cmd/counterfoil.TestNoSecretLeaks", "internal/counterfoiltest.TestWhatIsMissingIsWarnedOf")},
+	{ID: "LC6", Sent: "a look at flags, environment, configuration and help", Expected: "no secret", Invariants: "I10",
+		Tests: shown("cmd/counterfoil.TestNoSecretLeaks", "TestSecretIsUnprintable", "agent.TestNothingPrintsASecret")},
+	{ID: "LC7", Sent: "the database without the key-encryption key", Expected: "no signing key", Invariants: "I10",
+		Tests: shown("internal/authority.TestKeysAreSealedAtRest")},
+}
+
+var cloneRows = []Row{
+	{ID: "CK1", Sent: "one key from two places", Expected: "an alarm, and the instance is quarantined", Invariants: "I1",
+		Tests: shown("attacks.TestOneKeyInTwoPlaces", "attacks.TestPlacesAndTimes", "attacks.TestClonesThatAreOnlyRecorded", "attacks.TestRestartHidesNoClone", "attacks.TestPeersAreInPlaces")},
+}
+
+var revocationRows = []Row{
+	{ID: "RV1", Sent: "calls after a revocation", Expected: "401 `token_revoked`, from the next call on", Invariants: "I7",
+		Tests: shown("internal/counterfoiltest.TestOffboardingStopsLiveTokens", "internal/gateway.TestLastLookAtRevocation"), Beyond: nodes},
+	{ID: "RV2", Sent: "calls while what is revoked is not known freshly", Expected: "503 `revocation_stale`", Invariants: "I9", Beyond: nodes},
+	{ID: "RV3", Sent: "a revoked key registered again, an old database, an old token after resuming", Expected: "stays revoked", Invariants: "I7",
+		Tests: shown("internal/authority.TestUnlistedKeysEnd", "internal/counterfoiltest.TestSuspendedAgentResumesWithNewTokensOnly", "internal/counterfoiltest.TestAnOldDatabaseIsRefused"), Beyond: nodes},
+	{ID: "RV5", Sent: "an agent that revokes another", Expected: "403, 404", Invariants: "I13",
+		Tests: shown("internal/web.TestMethodsAndPaths"), Beyond: "revocation by agents and owners"},
+	{ID: "RV6", Sent: "a hundred thousand revocations, a node that starts with a backlog", Expected: "not ready until caught up", Invariants: "I7", Beyond: nodes},
+	{ID: "RV7", Sent: "a stream that is open when its agent is revoked", Expected: "cut", Invariants: "I7",
+		Tests: shown("attacks.TestSessionsOfTheRevoked", "internal/gateway.TestStreamsEnd", "internal/gateway.TestASilentStreamIsCutWhenTheAgentIsRevokedOrTheServerDrains")},
+}
+
+var adminRows = []Row{
+	{ID: "AD1", Sent: "every route of administration without a session, with an agent's token", Expected: "401, 404", Invariants: "I13",
+		Tests: shown("internal/web.TestManagementHasNoSessionYet", "internal/web.TestMethodsAndPaths"), Beyond: console},
+	{ID: "AD2", Sent: "routes of administration at the public listener, under any spelling", Expected: "404", Invariants: "I13",
+		Tests: shown("internal/web.TestMethodsAndPaths")},
+	{ID: "AD3", Sent: "members that are not the sender's to set", Expected: "refused: unknown members are errors", Invariants: "I13",
+		Tests: shown("internal/web.TestEnrolmentRequests", "internal/manifest.TestFormatRefuses")},
+	{ID: "AD4", Sent: "a loosened policy or a new approver by one administrator", Expected: "pending, or two signatures", Invariants: "I6", Beyond: console},
+	{ID: "AD5", Sent: "a second bootstrap, default credentials", Expected: "there are none: the socket's permissions are the bootstrap", Invariants: "I13",
+		Tests: shown("internal/web.TestAdminKnowsWhoAsks")},
+	{ID: "AD6", Sent: "a page of another origin, a name that was rebound", Expected: "403, 400", Invariants: "I13",
+		Tests: shown("internal/web.TestOnlyItsOwnHost", "internal/web.TestAdminKnowsWhoAsks")},
+	{ID: "AD8", Sent: "a look at profiles and metrics", Expected: "off, or for this machine alone", Invariants: "I10",
+		Tests: shown("internal/web.TestHealthIsForThisMachine", "internal/web.TestMethodsAndPaths")},
+}
+
+var outwardRows = []Row{
+	{ID: "SS1", Sent: "addresses of this machine's own network in every spelling", Expected: "refused in manifests and when connecting", Invariants: "I12",
+		Tests: shown("internal/manifest.TestUpstreams", "internal/gateway.TestUpstreamsAreNotLinkLocal"), Beyond: "issuers and webhooks of others"},
+	{ID: "SS2", Sent: "a public name that resolves to a private address", Expected: "no connection", Invariants: "I12",
+		Tests: shown("internal/gateway.TestUpstreamsAreNotLinkLocal"), Beyond: "issuers and webhooks of others"},
+	{ID: "SS3", Sent: "redirects, user information, other schemes", Expected: "refused", Invariants: "I12",
+		Tests: shown("internal/manifest.TestUpstreams", "internal/gateway.TestHowCallsEnd")},
+	{ID: "SS4", Sent: "an answer that is slow, huge, compressed or endless", Expected: "cut off", Invariants: "I11",
+		Tests: shown("internal/gateway.TestHowCallsEnd", "internal/gateway.TestAnUpstreamThatStalls")},
+	{ID: "SS6", Sent: "a client's metadata document that is another's", Expected: "401", Invariants: "I4", Beyond: "metadata documents of clients"},
+}
