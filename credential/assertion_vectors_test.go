@@ -64,7 +64,7 @@ func assertionRows() []row {
 		{name: "alg RS256", check: "alg", header: [2]string{`ES256`, `RS256`}, code: malformed},
 		{name: "alg ES384 for a key of ES256", check: "alg", header: [2]string{`ES256`, `ES384`}, code: counterfoil.ClientRefused},
 		{name: "alg PS256 for a key of ES256", check: "alg", header: [2]string{`ES256`, `PS256`}, code: counterfoil.ClientRefused},
-		{name: "jwk in the header", check: "header", header: [2]string{`{"typ"`, `{"jwk":` + jwkOf(keyB) + `,"typ"`}, key: keyB, code: malformed},
+		{name: "jwk in the header", check: "header", header: [2]string{`{"typ"`, `{"jwk":` + jwkOf(keyB) + `,"typ"`}, code: malformed},
 		{name: "jku in the header", check: "header", header: [2]string{`{"typ"`, `{"jku":"https://keys.example","typ"`}, code: malformed},
 		{name: "x5u in the header", check: "header", header: [2]string{`{"typ"`, `{"x5u":"https://keys.example","typ"`}, code: malformed},
 		{name: "x5c in the header", check: "header", header: [2]string{`{"typ"`, `{"x5c":["AAAA"],"typ"`}, code: malformed},
@@ -76,7 +76,10 @@ func assertionRows() []row {
 		{name: "typ of an attestation's proof", check: "typ", header: typ("oauth-client-attestation-pop+jwt"), code: malformed},
 		{name: "typ of an event", check: "typ", header: typ("secevent+jwt"), code: malformed},
 		{name: "larger than 16 KiB", check: "size", claims: [2]string{`{"iss"`, `{"pad":"` + strings.Repeat("x", 13000) + `","iss"`}, code: counterfoil.PayloadTooLarge},
-		{name: "dots alone", check: "size", mangle: func(string) string { return strings.Repeat(".", 16000) }, code: malformed},
+		{name: "dots alone", check: "form", mangle: func(string) string { return strings.Repeat(".", 16000) }, code: malformed},
+		{name: "JSON serialization", check: "form", mangle: func(s string) string {
+			return fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part(s, 0), part(s, 1), part(s, 2))
+		}, code: malformed},
 		{name: "padding", check: "form", mangle: func(s string) string { return s + "==" }, code: malformed},
 		{name: "loose bits in the signature", check: "form", mangle: func(s string) string { return looseBits(s, 2) }, code: malformed},
 		{name: "signed by another key", check: "signature", key: keyB, code: counterfoil.ClientRefused},
@@ -87,6 +90,7 @@ func assertionRows() []row {
 		{name: "iss is not sub", check: "iss", claims: [2]string{`"iss":"payroll"`, `"iss":"treasury"`}, code: malformed},
 		{name: "no iss", check: "iss", claims: [2]string{`"iss":"payroll",`, ``}, code: malformed},
 		{name: "no sub", check: "sub", claims: [2]string{`"sub":"payroll",`, ``}, code: malformed},
+		{name: "neither iss nor sub", check: "sub", claims: [2]string{`"iss":"payroll","sub":"payroll",`, ``}, code: malformed},
 		{name: "sub twice", check: "sub", claims: [2]string{`"sub"`, `"sub":"treasury","sub"`}, code: malformed},
 		{name: "sub and Sub", check: "sub", claims: [2]string{`"sub"`, `"Sub":"treasury","sub"`}, code: malformed},
 		{name: "sub in an array", check: "sub", claims: [2]string{`"sub":"payroll"`, `"sub":["payroll"]`}, code: malformed},

@@ -43,9 +43,9 @@ func normalize(s string) (string, bool) {
 	defaultPort := ""
 	switch scheme = strings.ToLower(scheme); scheme {
 	case "https":
-		defaultPort = ":443"
+		defaultPort = "443"
 	case "http":
-		defaultPort = ":80"
+		defaultPort = "80"
 	default:
 		return "", false
 	}
@@ -64,10 +64,15 @@ func normalize(s string) (string, bool) {
 	// as that may show letters.
 	authority = lowerOutsideEscapes(authority)
 	// Section 6.2.3: the default port and an empty one are none.
-	authority = strings.TrimSuffix(authority, defaultPort)
-	authority = strings.TrimSuffix(authority, ":")
-	if authority == "" {
+	host, port := authority, ""
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		host, port = authority[:i], authority[i+1:]
+	}
+	if host == "" || strings.Trim(port, "0123456789") != "" || host[0] != '[' && strings.IndexByte(host, ':') >= 0 {
 		return "", false
+	}
+	if authority = host; port != "" && port != defaultPort {
+		authority += ":" + port
 	}
 	// Section 6.2.2.2 before 6.2.2.3: %2e is a dot.
 	if path, ok = percent(path); !ok {

@@ -40,7 +40,7 @@ func tokenRows() []row {
 			return hs256([]byte(jwkOf(keyB)), edit(tokenHeader, [2]string{`ES256`, `HS256`}), tokenBody)
 		}, code: malformed},
 		{name: "alg ES384 for a key of ES256", check: "alg", header: [2]string{`ES256`, `ES384`}, code: malformed},
-		{name: "jwk in the header", check: "header", header: [2]string{`{"typ"`, `{"jwk":` + jwkOf(keyA) + `,"typ"`}, key: keyA, code: malformed},
+		{name: "jwk in the header", check: "header", header: [2]string{`{"typ"`, `{"jwk":` + jwkOf(keyA) + `,"typ"`}, code: malformed},
 		{name: "no kid", check: "kid", header: [2]string{`,"kid":"` + publicOf(keyB).Thumbprint() + `"`, ``}, code: malformed},
 		{name: "signed by another key", check: "signature", key: keyA, code: malformed},
 		{name: "expired and signed by another key", check: "signature", key: keyA, claims: [2]string{exp, fmt.Sprintf(`"exp":%d,"jti"`, now-1)}, code: malformed},

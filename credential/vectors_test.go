@@ -32,12 +32,14 @@ type vectorFile struct {
 	Issuer      string    `json:"issuer,omitempty"`
 	Audience    string    `json:"audience,omitempty"`
 	Key         any       `json:"key,omitempty"`
+	Nonce       string    `json:"nonce,omitempty"`
 	Accepted    []*vector `json:"accepted"`
 	Refused     []*vector `json:"refused"`
 }
 
 // A vector is one row. Header holds the values of the DPoP header, Compact an
-// assertion or a token, JWK a key.
+// assertion or a token, JWK a key, Requests requests of which the last is the
+// row's and those before it are accepted.
 type vector struct {
 	Name    string           `json:"name"`
 	Check   string           `json:"check,omitempty"`
@@ -46,6 +48,14 @@ type vector struct {
 	JWK     string           `json:"jwk,omitempty"`
 	Code    counterfoil.Code `json:"code,omitempty"`
 	Thumb   string           `json:"thumbprint,omitempty"`
+
+	Requests []vectorRequest `json:"requests,omitempty"`
+}
+
+// A vectorRequest is what a request to a resource shows.
+type vectorRequest struct {
+	Authorization string `json:"authorization"`
+	DPoP          string `json:"dpop"`
 }
 
 func TestVectors(t *testing.T) {
@@ -55,6 +65,7 @@ func TestVectors(t *testing.T) {
 		"assertions.json": assertionVectors(),
 		"tokens.json":     tokenVectors(),
 		"keys.json":       keyVectors(),
+		"requests.json":   requestVectors(), // package resource runs them: it holds what must be remembered
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,6 +108,9 @@ func runVectors(t *testing.T, name string, made *vectorFile) {
 			t.Errorf("two rows are named %q", v.Name)
 		}
 		seen[v.Name] = true
+		if v.Requests != nil {
+			continue
+		}
 		t.Run(v.Name, func(t *testing.T) {
 			thumb, err := f.run(v)
 			if v.Code == "" {

@@ -287,6 +287,7 @@ func TestJSONTestSuite(t *testing.T) {
 		"y_object_escaped_null_in_key.json":      true,
 	}
 	seen := 0
+	accepted, all := map[string]int{}, map[string]int{} // by what the name starts with
 	for name, enc := range files {
 		text, err := base64.StdEncoding.DecodeString(enc)
 		if err != nil {
@@ -302,9 +303,19 @@ func TestJSONTestSuite(t *testing.T) {
 		if refused[name] {
 			seen++
 		}
+		kind, _, _ := strings.Cut(name, "_")
+		all[kind]++
+		if err == nil {
+			accepted[kind]++
+		}
 		if err == nil && !jsontext.Value(text).IsValid() {
 			t.Errorf("%s: jsontext refuses what Check accepts", name)
 		}
+	}
+	t.Logf("JSONTestSuite: %d of %d y_ files accepted (all but %d named here), %d of %d n_, %d of %d i_",
+		accepted["y"], all["y"], len(refused), accepted["n"], all["n"], accepted["i"], all["i"])
+	if accepted["n"] != 0 || accepted["y"] != all["y"]-len(refused) || all["n"] < 180 || all["y"] < 90 {
+		t.Error("the counts are not those expected")
 	}
 	if seen != len(refused) || len(files) < 300 {
 		t.Errorf("the suite is not the one expected: %d files, %d of the refused ones", len(files), seen)

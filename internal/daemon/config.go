@@ -107,6 +107,10 @@ func ReadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
+	return parseConfig(path, data)
+}
+
+func parseConfig(path string, data []byte) (Config, error) {
 	var c Config
 	var problems Problems
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -150,6 +154,16 @@ func yamlProblems(path string, err error) Problems {
 	return p
 }
 
+// shown writes an address for an error without the password that somebody may
+// have written into it.
+func shown(address string) string {
+	before, after, found := strings.Cut(address, "://")
+	if at := strings.LastIndexByte(after, '@'); found && at >= 0 {
+		return before + "://[user and password]" + after[at:]
+	}
+	return address
+}
+
 // check returns everything that is wrong with the values.
 func (c *Config) check() Problems {
 	var p Problems
@@ -161,14 +175,14 @@ func (c *Config) check() Problems {
 	c.Management.check("management", c.Dev, bad)
 	if u, err := url.Parse(c.Management.URL); err == nil && c.Management.URL != "" {
 		if _, err := netip.ParseAddr(u.Hostname()); err == nil {
-			bad("management.url: %q has an IP address; passkeys need a name (WebAuthn Level 3, rpId)", c.Management.URL)
+			bad("management.url: %q has an IP address; passkeys need a name (WebAuthn Level 3, rpId)", shown(c.Management.URL))
 		}
 	}
 	if c.Storage != "" && (!strings.HasPrefix(c.Storage, "sqlite:") || c.Storage == "sqlite:") {
-		bad("storage: %q is not sqlite:PATH, the storage of this version", c.Storage)
+		bad("storage: %q is not sqlite:PATH, the storage of this version", shown(c.Storage))
 	}
 	if c.Shortlived != "" && c.Shortlived != "memory" {
-		bad("shortlived: %q is not memory, the short-lived store of this version", c.Shortlived)
+		bad("shortlived: %q is not memory, the short-lived store of this version", shown(c.Shortlived))
 	}
 	all := []string{"issuer", "gateway", "console"}
 	for _, r := range c.Roles {
@@ -190,7 +204,7 @@ func (c *Config) check() Problems {
 	}
 	for _, place := range c.Checkpoints {
 		if !strings.HasPrefix(place, "file:") || place == "file:" {
-			bad("checkpoints: %q is not file:PATH, the place of this version", place)
+			bad("checkpoints: %q is not file:PATH, the place of this version", shown(place))
 		}
 	}
 	if c.Metrics.Listen != "" {
@@ -228,14 +242,14 @@ func (l *Listener) check(name string, dev bool, bad func(string, ...any)) {
 	}
 	u, err := url.Parse(l.URL)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		bad("%s.url: %q is not an http or https URL", name, l.URL)
+		bad("%s.url: %q is not an http or https URL", name, shown(l.URL))
 		return
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(u.Path, "/") || u.Path != "" && u.Path != u.EscapedPath() {
-		bad("%s.url: %q has more than scheme, host, port and a plain path without a slash at its end", name, l.URL)
+		bad("%s.url: %q has more than scheme, host, port and a plain path without a slash at its end", name, shown(l.URL))
 	}
 	if u.Host != strings.ToLower(u.Host) {
-		bad("%s.url: %q has upper-case letters in its host; identifiers are compared as they are written", name, l.URL)
+		bad("%s.url: %q has upper-case letters in its host; identifiers are compared as they are written", name, shown(l.URL))
 	}
 	loopback := isLoopbackHost(u.Hostname())
 	if u.Scheme == "http" && !loopback {

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/netip"
 	"strings"
 	"testing"
@@ -112,4 +114,58 @@ func TestHostileArguments(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The value of a number is what exact arithmetic says that it is, and an amount
+// is one that was written out.
+func FuzzNumber(f *testing.F) {
+	for _, s := range []string{"0", "-0", "1.50", "12e-1", "9007199254740993", "922337203685477.5807", "922337203685477.5808", "0.00001", "1e1000", "01", "1.", "0x1", "1_0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, ok := parseNumber(s)
+		if ok {
+			if !json.Valid([]byte(s)) {
+				t.Fatalf("%q is no number of JSON", s)
+			}
+			want, exact := new(big.Rat).SetString(s)
+			got := new(big.Rat).SetFrac(new(big.Int).SetUint64(n.mant), big.NewInt(1))
+			ten := new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(n.exp, -n.exp))), nil))
+			if n.exp < 0 {
+				ten.Inv(ten)
+			}
+			if got.Mul(got, ten); n.neg {
+				got.Neg(got)
+			}
+			if !exact || got.Cmp(want) != 0 {
+				t.Fatalf("%q is %s, read as %s", s, want, got)
+			}
+		}
+		if units, ok := ParseUnits(s); ok {
+			want, exact := new(big.Rat).SetString(s)
+			if !exact || want.Mul(want, big.NewRat(10000, 1)).Cmp(new(big.Rat).SetInt64(units)) != 0 {
+				t.Fatalf("%q is %d ten-thousandths", s, units)
+			}
+		}
+	})
+}
+
+// A pointer that is taken is written back as it was read.
+func FuzzParsePointer(f *testing.F) {
+	for _, s := range []string{"/amount", "/a~1b/~0", "/~01", "/", "//", "x", "/~2", "/~"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		tokens, err := ParsePointer(s)
+		if err != nil {
+			return
+		}
+		var out strings.Builder
+		for _, token := range tokens {
+			out.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(token))
+		}
+		if out.String() != s {
+			t.Fatalf("%q is read as %q", s, tokens)
+		}
+	})
 }
