@@ -33,13 +33,13 @@ func limitFiles(t *testing.T, pid int, bytes uint64) {
 func TestADiskThatTakesNoMore(t *testing.T) {
 	t.Parallel()
 	v, upstream, signer := newVictim(t)
-	h := &hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient}
+	h := &hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient, told: &told{calls: map[int]*callState{}}}
 	token, _, code, err := h.login(t.Context(), "")
 	if err != nil || code != "" {
 		t.Fatalf("logging in: %v %s", err, code)
 	}
 	call := func() (int, counterfoil.Code) {
-		status, code, _, err := h.call(t.Context(), sent{token: token, proof: h.proof(v.issuer+"/r/bank", token)})
+		status, code, _, err := h.call(t.Context(), h.fresh(token))
 		if err != nil {
 			t.Fatal(err)
 		}

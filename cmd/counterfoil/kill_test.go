@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,8 +51,8 @@ type victim struct {
 }
 
 // newVictim starts a server in front of a bank, with one enrolled instance of
-// payroll.
-func newVictim(t *testing.T) (*victim, *counterfoiltest.Recorder, *credential.Signer) {
+// payroll. What reaches the bank passes what is given before it.
+func newVictim(t *testing.T, before ...*byNumber) (*victim, *counterfoiltest.Recorder, *credential.Signer) {
 	t.Helper()
 	dir := t.TempDir()
 	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
@@ -60,7 +61,11 @@ func newVictim(t *testing.T) (*victim, *counterfoiltest.Recorder, *credential.Si
 	}
 	t.Cleanup(func() { bank.Close() })
 	upstream := counterfoiltest.NewRecorder(bank.Handler())
-	server := httptest.NewServer(upstream)
+	var handler http.Handler = upstream
+	for _, b := range before {
+		b.next, handler = handler, b
+	}
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 
 	v := &victim{t: t, dir: filepath.Join(dir, "data")}
@@ -128,36 +133,93 @@ func (v *victim) kill() {
 	v.cmd.Wait() // says that it was killed
 }
 
-// acknowledged is what a client was told, and what it would take to do it again.
-type acknowledged struct {
-	mu     sync.Mutex
-	calls  map[string]bool // request ids of calls that were answered with a result
-	last   []sent          // the newest calls
-	logins []sent          // the newest token requests
+// told is what a client was told, and what it would take to do it again.
+type told struct {
+	mu    sync.Mutex
+	n     int                // numbers calls
+	calls map[int]*callState // every call that was ever sent, by its number
+
+	tokens int // token requests that were answered with a token, or refused as used when they were sent again
+
+	// Since the last kill.
+	last, open             []sent   // the newest calls that were answered; those that were not
+	lastLogins, openLogins []string // the same of token requests: their assertions
+	again                  tally
 }
 
+// A tally counts what was sent again after a kill.
+type tally struct{ answered, used, fresh int }
+
+// A callState is what is known of a call.
+type callState struct {
+	hash      string // of its proof, as the ledger has it
+	requestID string // once it was answered
+	used      bool   // never answered, and its proof was refused as used after the kill
+}
+
+// sent is a call as it was sent.
 type sent struct {
-	token, proof string // of a call
-	assertion    string // of a token request
+	number       int
+	token, proof string
 }
 
-func (a *acknowledged) call(id string, s sent) {
+// newest is how many answered ones are sent again after a kill.
+const newest = 8
+
+func (a *told) answered(s sent, requestID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.calls[id] = true
+	a.calls[s.number].requestID = requestID
 	a.last = append(a.last, s)
-	if len(a.last) > 8 {
-		a.last = a.last[1:]
-	}
+	a.last = a.last[max(0, len(a.last)-newest):]
 }
 
-func (a *acknowledged) login(s sent) {
+func (a *told) unanswered(s sent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.logins = append(a.logins, s)
-	if len(a.logins) > 4 {
-		a.logins = a.logins[1:]
+	a.open = append(a.open, s)
+}
+
+func (a *told) loggedIn(assertion string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tokens++
+	a.lastLogins = append(a.lastLogins, assertion)
+	a.lastLogins = a.lastLogins[max(0, len(a.lastLogins)-newest):]
+}
+
+func (a *told) notLoggedIn(assertion string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.openLogins = append(a.openLogins, assertion)
+}
+
+// byNumber counts the calls that reach an upstream, by the JSON-RPC id that the
+// client gave them.
+type byNumber struct {
+	next http.Handler
+
+	mu   sync.Mutex
+	seen map[int]int
+}
+
+func (b *byNumber) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, "unreadable", http.StatusBadRequest)
+		return
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var m struct {
+		ID     int    `json:"id"`
+		Method string `json:"method"`
+	}
+	if ijson.UnmarshalLax(body, &m) == nil && m.Method == "tools/call" {
+		b.mu.Lock()
+		b.seen[m.ID]++
+		b.mu.Unlock()
+	}
+	b.next.ServeHTTP(w, r)
 }
 
 // hammer is the load: what an instance sends as fast as it is answered.
@@ -166,7 +228,7 @@ type hammer struct {
 	issuer string
 	signer *credential.Signer
 	client *http.Client
-	acked  *acknowledged
+	told   *told
 }
 
 func (h *hammer) post(ctx context.Context, target, body string, header map[string]string) (int, http.Header, []byte, error) {
@@ -186,16 +248,38 @@ func (h *hammer) post(ctx context.Context, target, body string, header map[strin
 	return resp.StatusCode, resp.Header, b, err
 }
 
-// call makes one call of get_balance with a proof, and reports its code.
+// fresh makes the next call of get_balance.
+func (h *hammer) fresh(token string) sent {
+	target := h.issuer + "/r/bank"
+	s := sent{token: token, proof: h.proof(target, token)}
+	u, err := credential.ParseProof([]string{s.proof})
+	if err != nil {
+		h.t.Error(err)
+		return s
+	}
+	p, err := u.Check(credential.ProofRequest{Method: http.MethodPost, URL: target, TokenHash: credential.TokenHash(token)}, time.Now())
+	if err != nil {
+		h.t.Error(err)
+	}
+	h.told.mu.Lock()
+	defer h.told.mu.Unlock()
+	h.told.n++
+	s.number = h.told.n
+	h.told.calls[s.number] = &callState{hash: p.Hash}
+	return s
+}
+
+// call sends one call of get_balance, and reports its code.
 func (h *hammer) call(ctx context.Context, s sent) (status int, code counterfoil.Code, id string, err error) {
-	status, header, body, err := h.post(ctx, h.issuer+"/r/bank", counterfoiltest.Body("get_balance", `{"account":"operating"}`), map[string]string{
+	body := strings.Replace(counterfoiltest.Body("get_balance", `{"account":"operating"}`), `"id":1,`, fmt.Sprintf(`"id":%d,`, s.number), 1)
+	status, header, answer, err := h.post(ctx, h.issuer+"/r/bank", body, map[string]string{
 		"Authorization": "DPoP " + s.token, "DPoP": s.proof, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
 		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "get_balance",
 	})
 	if err != nil {
 		return 0, "", "", err
 	}
-	return status, counterfoiltest.CodeOf(body), header.Get("X-Request-Id"), nil
+	return status, counterfoiltest.CodeOf(answer), header.Get("X-Request-Id"), nil
 }
 
 func (h *hammer) proof(target, token string) string {
@@ -220,7 +304,7 @@ func (h *hammer) login(ctx context.Context, assertion string) (token string, use
 	target := h.issuer + "/oauth/token"
 	status, _, body, err := h.post(ctx, target, form.Encode(), map[string]string{"Content-Type": "application/x-www-form-urlencoded", "DPoP": h.proof(target, "")})
 	if err != nil {
-		return "", "", "", err
+		return "", assertion, "", err
 	}
 	var answer struct {
 		Token string `json:"access_token"`
@@ -238,51 +322,106 @@ func (h *hammer) run(ctx context.Context, token string) {
 	for range 8 {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				s := sent{token: token, proof: h.proof(h.issuer+"/r/bank", token)}
+				s := h.fresh(token)
 				status, code, id, err := h.call(ctx, s)
 				if err != nil {
-					return // killed
+					h.told.unanswered(s) // killed
+					return
 				}
 				if status != http.StatusOK || code != "" {
 					h.t.Errorf("an honest call: HTTP %d %s", status, code)
 					return
 				}
-				h.acked.call(id, s)
+				h.told.answered(s, id)
 			}
 		})
 	}
 	all.Go(func() {
 		for ctx.Err() == nil {
 			_, assertion, code, err := h.login(ctx, "")
-			if err != nil {
-				return // killed
-			}
-			if code != "" && code != counterfoil.RateLimited {
+			switch {
+			case err != nil:
+				h.told.notLoggedIn(assertion) // killed
+				return
+			case code == "":
+				h.told.loggedIn(assertion)
+			case code != counterfoil.RateLimited:
 				h.t.Errorf("an honest login: %s", code)
 				return
-			}
-			if code == "" {
-				h.acked.login(sent{assertion: assertion})
 			}
 		}
 	})
 	all.Wait()
 }
 
+// again sends once more what was sent before the last kill. What was answered
+// is refused as a repetition. What was not may have been recorded or not: then
+// it is refused or taken, and the ledger has to have it once either way.
+func (h *hammer) again(round int) {
+	a := h.told
+	a.mu.Lock()
+	last, open, lastLogins, openLogins := a.last, a.open, a.lastLogins, a.openLogins
+	a.last, a.open, a.lastLogins, a.openLogins = nil, nil, nil, nil
+	a.mu.Unlock()
+	for _, s := range last {
+		a.again.answered++
+		if status, code, _, err := h.call(h.t.Context(), s); err != nil || code != counterfoil.ProofReplayed {
+			h.t.Errorf("round %d: the proof of an answered call: HTTP %d %s %v", round, status, code, err)
+		}
+	}
+	for _, s := range open {
+		status, code, id, err := h.call(h.t.Context(), s)
+		switch {
+		case err == nil && code == counterfoil.ProofReplayed:
+			a.again.used++
+			a.calls[s.number].used = true
+		case err == nil && code == "" && status == http.StatusOK:
+			a.again.fresh++
+			a.answered(s, id)
+		default:
+			h.t.Errorf("round %d: the proof of a call without an answer: HTTP %d %s %v", round, status, code, err)
+		}
+	}
+	for _, assertion := range lastLogins {
+		a.again.answered++
+		if _, _, code, err := h.login(h.t.Context(), assertion); err != nil || code != counterfoil.AssertionReplayed {
+			h.t.Errorf("round %d: the assertion of an answered login: %s %v", round, code, err)
+		}
+	}
+	for _, assertion := range openLogins {
+		_, _, code, err := h.login(h.t.Context(), assertion)
+		switch {
+		case err == nil && code == counterfoil.AssertionReplayed:
+			a.again.used++
+			a.tokens++ // it was recorded, and nobody got it
+		case err == nil && code == "":
+			a.again.fresh++
+			a.loggedIn(assertion)
+		default:
+			h.t.Errorf("round %d: the assertion of a login without an answer: %s %v", round, code, err)
+		}
+	}
+}
+
 // TestKilledUnderLoad kills the server again and again while it works, and holds
 // what clients were told against what the ledger says and what the upstream saw.
 func TestKilledUnderLoad(t *testing.T) {
 	t.Parallel()
-	v, upstream, signer := newVictim(t)
-	acked := &acknowledged{calls: map[string]bool{}}
+	upstream := &byNumber{seen: map[int]int{}}
+	v, _, signer := newVictim(t, upstream)
+	facts := &told{calls: map[int]*callState{}}
 	random := rand.New(rand.NewPCG(1, 2))
-	for round := range killRounds(t) {
-		h := &hammer{t: t, issuer: v.issuer, signer: signer, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}, acked: acked}
-		token, _, refused, err := h.login(t.Context(), "")
+	rounds := killRounds(t)
+	var starts []time.Duration
+	var kept []string // checkpoints, the first, some and the last
+	for round := range rounds {
+		h := &hammer{t: t, issuer: v.issuer, signer: signer, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}, told: facts}
+		h.again(round)
+		token, assertion, refused, err := h.login(t.Context(), "")
 		if err != nil || refused != "" {
 			t.Fatalf("round %d: logging in: %v %s", round, err, refused)
 		}
-		h.again(round)
+		facts.loggedIn(assertion)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -290,48 +429,66 @@ func TestKilledUnderLoad(t *testing.T) {
 			h.run(ctx, token)
 		}()
 		<-time.After(time.Duration(40+random.IntN(160)) * time.Millisecond) // when a machine dies is nobody's choice
+		if round%max(1, rounds/4) == 0 || round == rounds-1 {
+			kept = append(kept, v.checkpoint())
+		}
 		v.kill()
 		stop()
 		<-ended
 		h.client.CloseIdleConnections()
+		from := time.Now()
 		v.start()
+		starts = append(starts, time.Since(from))
 	}
-	(&hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient, acked: acked}).again(-1)
-	calls, _ := upstream.Seen()
-	reconcile(t, v.export(), acked.calls, len(calls))
+	(&hammer{t: t, issuer: v.issuer, signer: signer, client: http.DefaultClient, told: facts}).again(-1)
+	export := v.export()
+	for _, checkpoint := range kept {
+		command(t, "", "ledger", "verify", export, "--key", filepath.Join(v.dir, daemon.LedgerKeyName), "--checkpoint", checkpoint)
+	}
+	upstream.mu.Lock()
+	defer upstream.mu.Unlock()
+	reconcile(t, export, facts, upstream.seen)
+	slices.Sort(starts)
+	t.Logf("%d kills; sent again: %d answered, all refused; %d not answered but recorded, all refused; %d not recorded, taken once; %d checkpoints from before a kill extended; ready after %v, p99 %v, max %v",
+		rounds, facts.again.answered, facts.again.used, facts.again.fresh, len(kept), starts[len(starts)/2].Round(time.Millisecond), starts[len(starts)*99/100].Round(time.Millisecond), starts[len(starts)-1].Round(time.Millisecond))
 }
 
-// again repeats what was acknowledged before the last kill: everything must be
-// refused as a repetition.
-func (h *hammer) again(round int) {
-	h.acked.mu.Lock()
-	last, logins := h.acked.last, h.acked.logins
-	h.acked.last, h.acked.logins = nil, nil
-	h.acked.mu.Unlock()
-	for _, s := range last {
-		if status, code, _, err := h.call(h.t.Context(), s); err != nil || code != counterfoil.ProofReplayed {
-			h.t.Errorf("round %d: a proof from before the kill: HTTP %d %s %v", round, status, code, err)
-		}
+// checkpoint keeps the log's checkpoint of now in a file.
+func (v *victim) checkpoint() string {
+	v.t.Helper()
+	resp, err := http.Get(v.issuer + "/ledger/checkpoint")
+	if err != nil {
+		v.t.Fatal(err)
 	}
-	for _, s := range logins {
-		if _, _, code, err := h.login(h.t.Context(), s.assertion); err != nil || code != counterfoil.AssertionReplayed {
-			h.t.Errorf("round %d: an assertion from before the kill: %s %v", round, code, err)
-		}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		v.t.Fatalf("reading the checkpoint: HTTP %d %v", resp.StatusCode, err)
 	}
+	path := filepath.Join(v.t.TempDir(), "checkpoint")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+	return path
 }
 
 // reconcile holds the client's log, the ledger and the upstream's log against
-// each other.
-func reconcile(t *testing.T, export string, acked map[string]bool, upstream int) {
+// each other, call by call.
+func reconcile(t *testing.T, export string, facts *told, upstream map[int]int) {
 	t.Helper()
 	f, err := os.Open(export)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	decided := map[int64]*ledger.Entry{}
-	proofs := map[string]bool{}
-	sure, unsure := 0, 0
+	var (
+		open     = map[int64]*ledger.Entry{}  // decisions without an end
+		decided  = map[string]*ledger.Entry{} // allowing decisions, by proof
+		outcomes = map[string]string{}        // how they ended, by proof
+		proofs   = map[string]bool{}
+		tokens   int
+		unknown  int
+	)
 	scan := bufio.NewScanner(f)
 	scan.Buffer(nil, ledger.MaxEntry+1024)
 	for scan.Scan() {
@@ -346,34 +503,56 @@ func reconcile(t *testing.T, export string, acked map[string]bool, upstream int)
 			proofs[e.Proof] = true
 		}
 		switch {
+		case e.Kind == ledger.TokenIssued:
+			tokens++
 		case e.Kind == ledger.CallDecided && e.Decision == ledger.Allow && e.Tool == "bank/get_balance":
-			decided[e.Index] = e
-		case e.Kind == ledger.CallFinished && decided[e.Of] != nil:
-			id := decided[e.Of].RequestID
-			switch e.Outcome {
-			case "succeeded", "failed":
-				sure++
-				delete(acked, id)
-			default:
-				unsure++
-				if acked[id] {
-					t.Errorf("call %s was answered, and the ledger says %s", id, e.Outcome)
-				}
+			open[e.Index], decided[e.Proof] = e, e
+		case e.Kind == ledger.CallFinished && open[e.Of] != nil:
+			outcomes[open[e.Of].Proof] = e.Outcome
+			if e.Outcome == ledger.OutcomeUnknown {
+				unknown++
+			} else if e.Outcome != "succeeded" {
+				t.Errorf("entry %d says of an honest call %s", e.Index, e.Outcome)
 			}
-			delete(decided, e.Of)
+			delete(open, e.Of)
 		}
 	}
 	if err := scan.Err(); err != nil {
 		t.Fatal(err)
 	}
-	for id := range acked {
-		t.Errorf("call %s was acknowledged and is not in the ledger", id)
-	}
-	for index := range decided {
+	for index := range open {
 		t.Errorf("decision %d has no end", index)
 	}
-	if sure == 0 || upstream < sure || upstream > sure+unsure {
-		t.Errorf("the upstream saw %d calls; the ledger knows the end of %d and not of %d", upstream, sure, unsure)
+	if tokens != facts.tokens {
+		t.Errorf("the ledger has %d tokens, clients know of %d", tokens, facts.tokens)
 	}
-	t.Logf("%d calls ended, %d unknown, %d reached the upstream", sure, unsure, upstream)
+	answered, lost, reached := 0, 0, 0
+	for number, c := range facts.calls {
+		e, seen := decided[c.hash], upstream[number]
+		reached += seen
+		switch {
+		case c.requestID != "":
+			answered++
+			if e == nil || e.RequestID != c.requestID || outcomes[c.hash] != "succeeded" || seen != 1 {
+				t.Errorf("call %d was answered as %s; the ledger has %+v, ended %q, and %d reached the upstream", number, c.requestID, e, outcomes[c.hash], seen)
+			}
+		case c.used:
+			lost++
+			// Recorded before the kill and never answered: it may have reached
+			// the upstream, once, and its end may be known.
+			if e == nil || outcomes[c.hash] == "" || seen > 1 || outcomes[c.hash] == "succeeded" && seen != 1 {
+				t.Errorf("call %d was not answered and its proof is used; the ledger has %+v, ended %q, and %d reached the upstream", number, e, outcomes[c.hash], seen)
+			}
+		default:
+			t.Errorf("call %d was neither answered nor sent again", number)
+		}
+		delete(decided, c.hash)
+	}
+	for _, e := range decided {
+		t.Errorf("the ledger allows a call that nobody sent: entry %d", e.Index)
+	}
+	if answered == 0 {
+		t.Error("no call was answered")
+	}
+	t.Logf("%d calls answered, %d decided and not answered, %d ends unknown; %d reached the upstream; %d tokens", answered, lost, unknown, reached, tokens)
 }
