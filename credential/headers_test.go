@@ -1,7 +1,9 @@
 package credential
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -121,14 +123,34 @@ func TestKnownHeadersAreBounded(t *testing.T) {
 	for g := range 4 {
 		all.Go(func() {
 			for i := range maxHeaders {
-				h.keep(&h.proofs, fmt.Sprint(g, " ", i), knownHeader{})
+				h.keep(&h.proofs, fmt.Sprint(g, " ", i), fmt.Append(nil, g, " ", i), knownHeader{})
 				h.find(fmt.Sprint(g, " ", i), true)
 			}
 		})
 	}
 	all.Wait()
-	if n := len(h.proofs); n != maxHeaders {
-		t.Errorf("%d headers are remembered, %d may be", n, maxHeaders)
+	if n := len(h.proofs.known); n != maxHeaders || len(h.proofs.of) != n {
+		t.Errorf("%d headers of %d keys are remembered, %d may be", n, len(h.proofs.of), maxHeaders)
+	}
+	// One key in many spellings pushes out nobody; a header without measure is read
+	// each time.
+	before := maps.Clone(h.proofs.known)
+	h.keep(&h.proofs, "key", []byte("spelling 0"), knownHeader{})
+	for i := range maxHeaders {
+		h.keep(&h.proofs, "key", fmt.Append(nil, "spelling ", i), knownHeader{})
+	}
+	h.keep(&h.proofs, "long", bytes.Repeat([]byte("x"), maxHeader+1), knownHeader{})
+	gone := 0
+	for text := range before {
+		if _, there := h.find(text, true); !there {
+			gone++
+		}
+	}
+	if gone != 1 || len(h.proofs.known) != maxHeaders {
+		t.Errorf("%d others are gone, %d headers are remembered", gone, len(h.proofs.known))
+	}
+	if _, there := h.find(fmt.Sprint("spelling ", maxHeaders-1), true); !there {
+		t.Error("the last spelling is not remembered")
 	}
 	if _, ok := (*Headers)(nil).find("0 0", true); ok {
 		t.Error("what is not there remembers")

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -31,15 +32,15 @@ type Definition struct {
 	Digest string // "sha-256:" and base64url of SHA-256 over JSON
 	JSON   []byte // canonical (RFC 8785)
 
-	output  bool         // it has an outputSchema
-	mirrors []param      // arguments that headers mirror
-	input   *inputSchema // what its arguments must be
+	output  bool        // it has an outputSchema
+	mirrors []param     // arguments that headers mirror
+	input   *inputShape // what its arguments must be
 }
 
 // Unusable says why the arguments of calls cannot be checked, or is empty.
 // Calls are then refused where the arguments decide, and where a person does.
 func (d *Definition) Unusable() string {
-	if err := d.input.compile(); err != nil {
+	if _, err := d.input.read(); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -74,7 +75,7 @@ func readDefinition(raw []byte) (name string, d Definition, err error) {
 		JSON:    canonical,
 		output:  find(members, "outputSchema") != nil,
 		mirrors: mirrored(nil, nil, find(members, "inputSchema")),
-		input:   &inputSchema{text: find(members, "inputSchema")},
+		input:   &inputShape{text: bytes.Clone(find(members, "inputSchema"))},
 	}
 	return name, d, nil
 }

@@ -30,7 +30,8 @@
 //
 // # What it does not check
 //
-// That the arguments fit the tool's schema (the upstream does), what an answer
-// says, and whether an upstream's answer leaks a credential. Resources of type
-// http are not served yet.
+// Whether arguments are good: where they decide, their names and kinds are held
+// against the tool's inputSchema, and all else is the upstream's to judge. What an
+// answer says, and whether it leaks a credential. Resources of type http are not
+// served yet.
 package gateway

@@ -153,9 +153,9 @@ func TestTheDecisionIsOfTheMomentAfterTheListOfTools(t *testing.T) {
 	}
 }
 
-// TestAClassThatIsLoweredMeanwhile: of a tool above routine nothing is forwarded
-// before a person has looked, so an upstream that does not list it is no
-// obstacle to asking for one. It must not become a way to call it unseen.
+// TestAClassThatIsLoweredMeanwhile: nobody is asked to approve what cannot be held
+// against its definition, and an upstream that does not say what that is does not
+// become a way to call the tool unseen.
 func TestAClassThatIsLoweredMeanwhile(t *testing.T) {
 	t.Parallel()
 	for _, lowered := range []bool{false, true} {
@@ -175,11 +175,7 @@ func TestAClassThatIsLoweredMeanwhile(t *testing.T) {
 			}
 			rw.WriteHeader(http.StatusInternalServerError)
 		}))
-		want := counterfoil.ApprovalRequired
-		if lowered {
-			want = counterfoil.ToolChanged
-		}
-		wantDenied(t, a.post(toolCall("pay", `{}`), nil), want)
+		wantHTTP(t, a.post(toolCall("pay", `{}`), nil), http.StatusBadGateway, counterfoil.UpstreamUnavailable)
 		if got := len(w.upstream.calls("tools/call")); got != 0 {
 			t.Errorf("the upstream saw %d calls", got)
 		}

@@ -25,12 +25,12 @@ type seen struct {
 	digest  string
 	output  bool
 	mirrors []param
-	input   *inputSchema
+	input   *inputShape
 	at      time.Time
 }
 
-// see keeps of a definition what calls need. What was compiled of the same
-// definition before stays compiled.
+// see keeps of a definition what calls need. What was read of the same definition
+// before stays read.
 func see(d *Definition, before *seen, now time.Time) *seen {
 	s := &seen{d.Digest, d.output, d.mirrors, d.input, now}
 	if before != nil && before.digest == d.Digest {
@@ -197,10 +197,9 @@ func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier)
 	switch {
 	case !isPinned && tier != counterfoil.Routine:
 		return cat.known(name), notPinned()
-	case err != nil && tier != counterfoil.Routine:
-		// Nothing is forwarded anyway before a person has looked at it.
-		return cat.known(name), nil
 	case err != nil:
+		// Also where a person is to be asked: nobody is asked to approve arguments
+		// that could not be held against the definition that is pinned.
 		if f := (*counterfoil.Fault)(nil); !errors.As(err, &f) {
 			err = counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 		}
