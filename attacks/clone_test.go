@@ -134,17 +134,40 @@ func (w *world) quarantined(agent string) []string {
 	return shown.Quarantined
 }
 
-// resume resumes an agent and returns which instances that released.
-func (w *world) resume(agent string) []string {
+// resume resumes an agent, releases the instances that are named, and wants them
+// and no others released, and those others quarantined still.
+func (w *world) resume(agent string, release, still []string) {
 	w.T.Helper()
 	var resumed struct {
-		Released []string `json:"released"`
+		Released    []string `json:"released"`
+		Quarantined []string `json:"quarantined"`
 	}
-	status, body := w.Admin(http.MethodPost, "/api/v1/agents/"+agent+"/resume", map[string]any{"reason": "looked at it"})
+	status, body := w.Admin(http.MethodPost, "/api/v1/agents/"+agent+"/resume", map[string]any{"reason": "looked at it", "release": release})
 	if err := json.Unmarshal(body, &resumed); err != nil || status != http.StatusOK {
 		w.T.Fatalf("resuming %s: HTTP %d %s %v", agent, status, body, err)
 	}
-	return resumed.Released
+	if !slices.Equal(resumed.Released, release) || !slices.Equal(resumed.Quarantined, still) {
+		w.T.Errorf("resuming %s released %q, and %q are quarantined still", agent, resumed.Released, resumed.Quarantined)
+	}
+}
+
+// notResumed wants a request to resume refused, in whole, with a text that says what
+// to do.
+func (w *world) notResumed(agent string, release []string, advice string) {
+	w.T.Helper()
+	from, before := w.size(), w.quarantined(agent)
+	status, body := w.Admin(http.MethodPost, "/api/v1/agents/"+agent+"/resume", map[string]any{"release": release})
+	if status != http.StatusBadRequest || !strings.Contains(string(body), advice) {
+		w.T.Errorf("resuming %s with %q: HTTP %d %s", agent, release, status, body)
+	}
+	if got := w.quarantined(agent); !slices.Equal(got, before) {
+		w.T.Errorf("resuming %s with %q was refused, and quarantined are %q", agent, release, got)
+	}
+	for _, e := range w.since(from) {
+		if e.Kind == ledger.AgentResumed {
+			w.T.Errorf("resuming %s with %q was refused, and recorded: %+v", agent, release, e)
+		}
+	}
 }
 
 func wantPassed(t *testing.T, what string, answers ...answer) {
@@ -198,7 +221,7 @@ func TestOneKeyInTwoPlaces(t *testing.T) {
 	borrowed := w.proveWith(first, w.stranger)
 	borrowed.Form.Set("client_assertion", asked.Form.Get("client_assertion"))
 	borrowed.Header.Set("X-Forwarded-For", there)
-	badProof(counterfoil.ProofKeyMismatch).check(t, w.sendToken(borrowed))
+	badClient(counterfoil.AssertionReplayed).check(t, w.sendToken(borrowed))
 	w.quiet("no clone", from)
 
 	// The key is used elsewhere. That request is answered (a call might not be: the
@@ -234,12 +257,22 @@ func TestOneKeyInTwoPlaces(t *testing.T) {
 		t.Errorf("after a restart suspected %d times", len(got))
 	}
 
+	// It takes a person who names it: not the end of a suspension, nor a list with
+	// anything else in it.
+	w.notResumed("payroll", nil, "--release INSTANCE")
+	w.notResumed("payroll", []string{first.instance, second.instance}, "not quarantined")
+	w.notResumed("payroll", []string{first.instance, "ins_none"}, "has no instance")
+	w.notResumed("auditor", []string{first.instance}, "has no instance")
+	w.Suspend("payroll")
+	w.resume("payroll", nil, []string{first.instance})
+	first.compact, second.compact = "", ""
+	badClient(counterfoil.AgentSuspended).check(t, w.tokenFrom(first, here))
+	wantPassed(t, "the other instance", w.tokenFrom(second, there), w.callFrom(second, there))
+
 	// A person releases it. Tokens from before stay void, and so does what was seen.
 	from = w.size()
-	old := w.call(first)
-	if got := w.resume("payroll"); !slices.Equal(got, []string{first.instance}) {
-		t.Errorf("released are %v", got)
-	}
+	old := w.call(second)
+	w.resume("payroll", []string{first.instance}, nil)
 	badToken(counterfoil.TokenRevoked).check(t, w.sendCall(old))
 	first.compact, second.compact = "", ""
 	w.Clock.Advance(time.Second)
@@ -305,6 +338,16 @@ func TestClonesThatAreOnlyRecorded(t *testing.T) {
 			t.Errorf("the entry is %+v", e)
 		}
 		wantPassed(t, "afterwards", w.callFrom(a, here), w.tokenFrom(a, there))
+		// Two places all day hide nobody who uses the key as somebody else, and who
+		// does so all the time fills no log with alarms.
+		from = w.size()
+		for range 5 {
+			w.Clock.Advance(time.Second)
+			badProof(counterfoil.KeyInUse).check(t, w.sendToken(w.proveWith(w.payroll, a.signer)))
+		}
+		if e := w.suspected(fmt.Sprintf("somebody else in hour %d", hour), from, a); detail(e, "second", "agent") != "payroll" || e.Detail["clones"] != "record" {
+			t.Errorf("the entry is %+v", e)
+		}
 		w.Clock.Advance(time.Hour)
 		a.compact = ""
 	}
@@ -368,6 +411,14 @@ func TestAnothersKeyRaisesTheAlarm(t *testing.T) {
 	repeated := w.tokenRequest(w.auditor)
 	repeated.Proofs = original.Proofs
 	badProof(counterfoil.ProofReplayed).check(t, w.sendToken(repeated))
+
+	// Nor does who shows an assertion that was used: it is anybody's, and so its
+	// instance is accused of nothing.
+	asked := w.tokenRequest(w.auditor)
+	wantPassed(t, "the original", w.sendToken(asked))
+	borrowed := w.proveWith(w.auditor, w.payroll.signer)
+	borrowed.Form.Set("client_assertion", asked.Form.Get("client_assertion"))
+	badClient(counterfoil.AssertionReplayed).check(t, w.sendToken(borrowed))
 
 	stale := w.proveWith(w.auditor, w.payroll.signer)
 	stale.Proof.Claims["iat"] = w.Clock.Now().Add(-2 * credential.ProofWindow).Unix()

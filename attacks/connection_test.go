@@ -31,7 +31,7 @@ var paths = []struct{ name, format string }{
 	{"not UTF-8", "/%s%%ff"}, {"bytes beyond ASCII", "/%s\u00e9"}, {"a soft hyphen", "/%s%%c2%%ad"},
 	{"a fragment", "/%s#x"}, {"an escaped fragment", "/%s%%23x"}, {"an escaped query", "/%s%%3fx"}, {"a suffix", "/%s.json"}, {"a star", "/%s*"}, {"a tilde", "/%s~"},
 	{"no slash", "%s"}, {"something below", "/%s/x"}, {"two targets", "/%s /%[1]s"}, {"a space at the end", "/%s "}, {"a tab in the line", "/%s\t"},
-	{"user information", "http://evil@HOST/%s"}, {"another host", "http://evil.example/%s"}, {"another scheme", "file:///%s"}, {"a host with a dot", "http://evil.example./%s"},
+	{"user information", "http://evil@HOST/%s"}, {"another host", "http://evil.example/%s"}, {"another scheme", "file:///%s"}, {"another scheme, our host", "ftp://HOST/%s"}, {"a host with a dot", "http://evil.example./%s"},
 	{"a network path", "//evil.example/%s"}, {"another host's port", "http://HOST:1/%s"},
 }
 

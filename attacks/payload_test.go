@@ -440,3 +440,55 @@ grants:
 		t.Errorf("a tool without a rule: %s", got)
 	}
 }
+
+// TestMoreThanTheArguments, TP19: schemas as generators of draft 7 write them, and
+// what MCP 2026-07-28 lets a client send beside the arguments.
+func TestMoreThanTheArguments(t *testing.T) {
+	t.Parallel()
+	w := newTapWorld(t)
+	const members = `"properties":{"amount":{"type":"number"},"payee":{"anyOf":[{"$ref":"#/definitions/payee"},{"type":"null"}]}},` +
+		`"definitions":{"payee":{"type":"object","properties":{"iban":{"type":"string"}}}}`
+	const seven = `"$schema":"http://json-schema.org/draft-07/schema#"`
+	w.offer(`[{"name":"root","inputSchema":{` + seven + `,"type":"object","anyOf":[{"required":["amount"]},{"required":["payee"]}],` + members + `}},` +
+		`{"name":"refer","inputSchema":{` + seven + `,"$ref":"#/definitions/all","definitions":{"all":{` + strings.ReplaceAll(members, "#/definitions/", "#/definitions/all/definitions/") + `}}}}]`)
+	w.Apply(fmt.Sprintf(`kind: Resource
+name: tap
+type: mcp
+environment: prod
+upstream: %s
+tools:
+  - {name: root, class: small-payment, fields: {amount: /amount}}
+  - {name: refer, class: small-payment, fields: {amount: /amount}}
+---
+kind: Agent
+name: tapper
+owner: ana
+environment: prod
+grants:
+  - tools: [tap/root, tap/refer]
+    when: "context.fields.amount.lessThanOrEqual(decimal(\"100.0\"))"
+`, w.tap.url))
+	const honest = `{"amount":1,"payee":{"iban":"x"}}`
+	call := func(tool, args, more string) func(*testing.T, *world) answer {
+		return func(_ *testing.T, _ *world) answer {
+			q := w.callTap(tool, args)
+			q.body = strings.Replace(q.body, `"params":{`, `"params":{`+more, 1)
+			return w.sendCall(q)
+		}
+	}
+	misfit, beside := want{status: 200, code: counterfoil.PayloadMalformed}, want{status: 200, code: counterfoil.PolicyForbids}
+	var rows []attack
+	for _, tool := range []string{"root", "refer"} {
+		row := func(name string, want want, args, more string) {
+			rows = append(rows, attack{row: "TP19", name: tool + ": " + name, want: want, control: call(tool, honest, ""), send: call(tool, args, more)})
+		}
+		row("amt beside amount", misfit, `{"amount":1,"amt":1000}`, "")
+		row("a member more, deep", misfit, `{"amount":1,"payee":{"iban":"x","amount":1000}}`, "")
+		row("an answer to a question of the upstream", beside, honest, `"inputResponses":{"a":{"action":"accept","content":{"amount":1000}}},`)
+		row("a state of the upstream's", beside, honest, `"requestState":"amount=1000",`)
+	}
+	run(t, w.world, rows)
+	if got := len(w.seen()); got != len(rows) {
+		t.Errorf("the upstream saw %d calls, want the %d controls", got, len(rows))
+	}
+}

@@ -102,6 +102,52 @@ func TestOneOfManyWins(t *testing.T) {
 	}
 }
 
+// TestOneAssertionBindsOneKey is CA10 for an agent that may bind keys: one assertion
+// is one token, and so one key of whoever was first, not as many as may be bound.
+func TestOneAssertionBindsOneKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Apply("kind: Agent\nname: free\nowner: ana\nenvironment: prod\nproof_keys: any\ngrants: [{tools: [bank/get_balance]}]\n")
+	const keys = 8 // that one instance may bind
+	for _, heat := range []struct {
+		name    string
+		shared  bool
+		winners int
+	}{
+		{"the control: an assertion each", false, keys},
+		{"one assertion", true, 1},
+	} {
+		free := w.actor("free")
+		assertion := w.tokenRequest(free).Assertion.Compact(t)
+		var requests []*http.Request
+		for range keys {
+			q := w.proveWith(free, counterfoiltest.NewSigner(t, credential.ES256))
+			if heat.shared {
+				q.Form.Set("client_assertion", assertion)
+			}
+			requests = append(requests, q.Request(t, w.Issuer()+"/oauth/token"))
+		}
+		from, won := w.size(), 0
+		for _, a := range w.atOnce(requests) {
+			if a.passed() {
+				won++
+			} else {
+				badClient(counterfoil.AssertionReplayed).check(t, a)
+			}
+		}
+		bound := 0
+		for _, e := range w.since(from) {
+			if e.Kind == ledger.ProofKeyBound && e.Instance == free.instance {
+				bound++
+			}
+		}
+		if won != heat.winners || bound != heat.winners {
+			t.Errorf("%s: %d tokens and %d keys, want %d", heat.name, won, bound, heat.winners)
+		}
+	}
+	w.CheckLedger()
+}
+
 func (r *race) run(t *testing.T) {
 	w := newWorld(t)
 	w.renew()

@@ -18,7 +18,7 @@ var assertionRows = []Row{
 	{ID: "CA9", Sent: "no jti, one of 10 KiB, a number", Expected: "401 `assertion_malformed`", Invariants: "I2",
 		Tests: shown("attacks.TestAssertionClaimAttacks")},
 	{ID: "CA10", Sent: "one assertion twice, after a restart, 200 times at once", Expected: "one token, else 401 `assertion_replayed`", Invariants: "I2",
-		Tests: shown("attacks.TestAssertionIsGoodForOneToken", "attacks.TestOneOfManyWins"), Beyond: nodes},
+		Tests: shown("attacks.TestAssertionIsGoodForOneToken", "attacks.TestOneOfManyWins", "attacks.TestOneAssertionBindsOneKey"), Beyond: nodes},
 	{ID: "CA11", Sent: "an assertion by a key that was ended, is pending, or of an offboarded agent", Expected: "401, byte for byte that of an unknown agent", Invariants: "I7 I14",
 		Tests: shown("attacks.TestKeysThatEnded")},
 	{ID: "CA12", Sent: "an assertion as proof, as access token, as subject token, and the other way round", Expected: "401 `assertion_malformed`, `token_malformed`; 400 `proof_malformed`, `grant_unsupported`", Invariants: "I4",

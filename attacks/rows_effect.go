@@ -31,7 +31,7 @@ var payloadRows = []Row{
 		Tests: shown("attacks.TestSessionsOfTheRevoked")},
 	{ID: "TP18", Sent: "a read and a send that together carry something out", Expected: "shown by reach, refused by a chain rule", Invariants: "I5", Beyond: "chain rules and reach"},
 	{ID: "TP19", Sent: "arguments under other names, unknown ones, of other types", Expected: "refused by the tool's schema where a rule reads them", Invariants: "I3",
-		Tests: shown("attacks.TestAliases", "internal/gateway.TestArgumentsFitTheInputSchema")},
+		Tests: shown("attacks.TestAliases", "attacks.TestMoreThanTheArguments", "internal/gateway.TestArgumentsFitTheInputSchema")},
 }
 
 var logRows = []Row{

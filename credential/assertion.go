@@ -107,6 +107,15 @@ func mediaType(typ string) string {
 // KeyID returns the kid of the header, if any: the sender's word.
 func (a UnverifiedAssertion) KeyID() string { return a.jws.header.Kid }
 
+// Algorithm returns the name that the header gives the signature's algorithm,
+// EdDSA by its newer one: the sender's word.
+func (a UnverifiedAssertion) Algorithm() string {
+	if a.jws.header.Alg == EdDSA {
+		return Ed25519
+	}
+	return a.jws.header.Alg
+}
+
 // ClaimedAgent returns the agent that the assertion says it is of: the
 // sender's word.
 func (a UnverifiedAssertion) ClaimedAgent() string { return a.claims.Subject }

@@ -147,7 +147,7 @@ func (a *app) apply(ctx context.Context, paths []string) error {
 // submit sends manifests to the server. What is wrong with them comes back as
 // an error of type problems.
 func (a *app) submit(ctx context.Context, paths []string, dryRun bool) (applyResult, error) {
-	files, err := a.readManifests(paths)
+	files, err := a.awaitManifests(ctx, paths)
 	if err != nil {
 		return applyResult{}, err
 	}
@@ -160,6 +160,26 @@ func (a *app) submit(ctx context.Context, paths []string, dryRun bool) (applyRes
 		a.note("warning: %s", warning)
 	}
 	return result, nil
+}
+
+// awaitManifests is readManifests until the context ends: a pipe that nobody
+// writes to cannot be read to its end, and must not outlive an interrupt.
+func (a *app) awaitManifests(ctx context.Context, paths []string) ([]manifestFile, error) {
+	type read struct {
+		files []manifestFile
+		err   error
+	}
+	done := make(chan read, 1)
+	go func() {
+		files, err := a.readManifests(paths)
+		done <- read{files, err}
+	}()
+	select {
+	case r := <-done:
+		return r.files, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("reading %s: %w", strings.Join(paths, ", "), ctx.Err())
+	}
 }
 
 // readManifests reads files, the .yaml and .yml files below folders in their

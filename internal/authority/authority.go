@@ -80,9 +80,9 @@ type Definition struct {
 type Authority struct {
 	cfg      Config
 	keys     keyCache
-	decoy    credential.PublicKey // checks the signatures of agents that do not exist
-	agents   *limiter             // by authenticated agent
-	sources  *limiter             // by address, charged for what is refused before authentication
+	decoys   decoys   // check the signatures of agents that do not exist
+	agents   *limiter // by authenticated agent
+	sources  *limiter // by address, charged for what is refused before authentication
 	refusals aggregate
 
 	mu      sync.Mutex // held while the registry changes
@@ -106,16 +106,8 @@ func New(cfg Config) (*Authority, error) {
 	if cfg.TokenLife < minTokenLife || cfg.TokenLife > maxTokenLife {
 		return nil, fmt.Errorf("tokens that live for %s: %s to %s is possible", cfg.TokenLife, minTokenLife, maxTokenLife)
 	}
-	private, err := credential.GenerateKey("ES256")
-	if err != nil {
-		return nil, fmt.Errorf("making the decoy key: %w", err)
-	}
-	decoy, err := credential.NewPublicKey(private.Public())
-	if err != nil {
-		return nil, fmt.Errorf("making the decoy key: %w", err)
-	}
 	a := &Authority{
-		cfg: cfg, decoy: decoy,
+		cfg:     cfg,
 		agents:  newLimiter(agentRate, agentBurst),
 		sources: newLimiter(sourceRate, sourceBurst),
 	}
@@ -172,15 +164,6 @@ func (a *Authority) reload() error {
 	}
 	a.inForce.Store(&inForce{set, registry, revision})
 	return nil
-}
-
-// ResourceURL is the identifier of a resource (RFC 8707): its URL at the
-// gateway, or its own where somebody else's gateway is in front of it.
-func ResourceURL(issuer string, r *counterfoil.Resource) string {
-	if r.PublicURL != "" {
-		return r.PublicURL
-	}
-	return issuer + "/r/" + r.Name
 }
 
 // Algorithms returns the algorithms of assertions and proofs that are taken.

@@ -18,17 +18,20 @@ type client struct {
 	assertion credential.Assertion
 }
 
-// maxTried is how many keys an assertion without a key id is tried with.
+// maxTried is how many keys an assertion without a key id is tried with, of an
+// agent that proves with other keys than it logs in with.
 const maxTried = 8
 
 // authenticate finds the key that an assertion claims, checks the assertion
 // with it, and returns whose it is. Until the signature holds, every reason is
-// the same answer, and an agent that does not exist costs what one with an ES256
-// key costs.
+// the same answer, and it takes as long: one signature is verified of the
+// algorithm that the assertion names, whether or not there is such an agent and
+// whatever keys it has.
 //
-// An assertion need not say which key it is signed with. Then the key that the
-// proof beside it claims is tried first, because it is the same one in all but
-// rare set-ups, and the newest few after it.
+// An assertion need not say which key it is signed with. Then it is the key that
+// the proof beside it claims, or else the newest one. Where an agent proves with
+// any keys (proof_keys), the newest few are tried: such an agent that logs in
+// without a key id can be told from one that does not exist by the time it takes.
 func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (client, error) {
 	u, err := credential.ParseAssertion(f.assertion)
 	if err != nil {
@@ -53,9 +56,9 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 	if p, err := credential.ParseProof(proof); err == nil {
 		hint = p.ClaimedKey()
 	}
-	keys := a.keysOf(agent, u.KeyID(), hint)
+	keys := a.keysOf(agent, u.KeyID(), hint, u.Algorithm())
 	if len(keys) == 0 || state.Status == counterfoil.Offboarded {
-		_, _ = u.Check(a.decoy, a.cfg.Issuer, now) // for its cost alone: it cannot verify
+		_, _ = u.Check(a.decoys.of(u.Algorithm()), a.cfg.Issuer, now) // for its cost alone: it cannot verify
 		return client{}, credential.RefuseClient(counterfoil.KeyUnknown)
 	}
 	var last error
@@ -88,10 +91,10 @@ type knownKey struct {
 }
 
 // keysOf returns the keys of an agent's instances, quarantined ones too, that an
-// assertion may be signed with: the one that kid names, by its thumbprint or by the
-// kid that the manifest gives it, or without a kid the hinted one and the newest
-// few.
-func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKey {
+// assertion of an algorithm may be signed with: the one that kid names, by its
+// thumbprint or by the kid that the manifest gives it, or without a kid the hinted
+// one or else the newest; of an agent that proves with any keys the newest few.
+func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint, alg string) []knownKey {
 	if agent == nil {
 		return nil
 	}
@@ -108,7 +111,9 @@ func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKe
 			a.cfg.Log.Error("a registered key does not parse", "instance", inst.ID, "jkt", inst.JKT, "err", err)
 			continue
 		}
-		keys = append(keys, knownKey{inst, k.public})
+		if k.public.Alg() == alg {
+			keys = append(keys, knownKey{inst, k.public})
+		}
 	}
 	slices.Reverse(keys) // the store has the oldest first
 	slices.SortStableFunc(keys, func(x, y knownKey) int {
@@ -120,7 +125,37 @@ func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint string) []knownKe
 		}
 		return 0
 	})
-	return keys[:min(len(keys), maxTried)]
+	most := 1
+	if agent.ProofKeys == proofKeysAny {
+		most = maxTried
+	}
+	return keys[:min(len(keys), most)]
+}
+
+// decoys are keys that nobody has the private half of, one an algorithm, made when
+// they are first needed.
+type decoys struct {
+	mu   sync.Mutex
+	keys map[string]credential.PublicKey // guarded by mu
+}
+
+func (d *decoys) of(alg string) credential.PublicKey {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if k, made := d.keys[alg]; made {
+		return k
+	}
+	var public credential.PublicKey // the zero key verifies nothing, at no cost
+	if private, err := credential.GenerateKey(alg); err == nil {
+		if k, err := credential.NewPublicKey(private.Public()); err == nil {
+			public = k
+		}
+	}
+	if d.keys == nil {
+		d.keys = map[string]credential.PublicKey{}
+	}
+	d.keys[alg] = public
+	return public
 }
 
 // thumbprintOf returns the thumbprint of the agent's key that the manifest names

@@ -1,12 +1,15 @@
 package counterfoiltest_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,8 +220,14 @@ func TestDamagedFilesStopTheStart(t *testing.T) {
 	overwrite := func(name string, data []byte) func(*System) error {
 		return func(s *System) error { return os.WriteFile(filepath.Join(s.Dir, name), data, 0o600) }
 	}
-	remove := func(name string) func(*System) error {
-		return func(s *System) error { return os.Remove(filepath.Join(s.Dir, name)) }
+	remove := func(names ...string) func(*System) error {
+		return func(s *System) error {
+			var errs []error
+			for _, name := range names {
+				errs = append(errs, os.Remove(filepath.Join(s.Dir, name)))
+			}
+			return errors.Join(errs...)
+		}
 	}
 	for _, c := range []struct {
 		name   string
@@ -233,6 +242,11 @@ func TestDamagedFilesStopTheStart(t *testing.T) {
 		{"the ledger's key is gone", remove("ledger.key"), "put back"},
 		{"the database is garbage", overwrite("counterfoil.db", []byte(strings.Repeat("garbage ", 4096))), "restore"},
 		{"the database is gone", remove("counterfoil.db"), "restore"},
+		{"the database is gone, and every checkpoint", remove("counterfoil.db", "checkpoint"), "put back the newest copy"},
+		{"the database is empty, and no checkpoint is kept", func(s *System) error {
+			return errors.Join(remove("checkpoint")(s), overwrite("counterfoil.db", nil)(s))
+		}, "put back the newest copy"},
+		{"the database, every checkpoint and the KEK are gone", remove("counterfoil.db", "checkpoint", "kek"), "put back the file"},
 		{"the folder is open to others", func(s *System) error { return os.Chmod(s.Dir, 0o755) }, "chmod 700"},
 		{"the KEK is open to others", func(s *System) error { return os.Chmod(filepath.Join(s.Dir, "kek"), 0o644) }, "chmod 600"},
 	} {
@@ -252,6 +266,12 @@ func TestDamagedFilesStopTheStart(t *testing.T) {
 				t.Error("it started")
 			case c.says != "" && !strings.Contains(err.Error(), c.says):
 				t.Errorf("the error does not say %q: %v", c.says, err)
+			}
+			// A refused start makes nothing that the next would take for sound.
+			if c.says != "" {
+				if again := sys.TryStart(); again == nil || !strings.Contains(again.Error(), c.says) {
+					t.Errorf("and then: %v", again)
+				}
 			}
 		})
 	}
@@ -343,7 +363,37 @@ func TestWhatIsMissingIsWarnedOf(t *testing.T) {
 		t.Errorf("called without the credential: %+v", a.Result)
 	}
 	secret := filepath.Join(sys.Dir, "secrets", "vault-token")
-	if err := os.WriteFile(secret, []byte("s3cr3t-canary\n"), 0o600); err != nil {
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("s3cr3t-elsewhere\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inside := filepath.Join(sys.Dir, "secrets", "inside")
+	for _, bad := range []struct {
+		says string
+		make func() error
+	}{
+		{"is a link out of", func() error { return os.Symlink(elsewhere, secret) }},
+		{"not a regular file", func() error { return syscall.Mkfifo(secret, 0o600) }},
+		{"is empty", func() error { return os.WriteFile(secret, []byte("\n"), 0o600) }},
+		{"line break", func() error { return os.WriteFile(secret, []byte("a\r\nX-Evil: b\n"), 0o600) }},
+		{"larger than", func() error { return os.WriteFile(secret, bytes.Repeat([]byte("a"), 9<<10), 0o600) }},
+	} {
+		os.Remove(secret)
+		if err := bad.make(); err != nil {
+			t.Fatal(err)
+		}
+		if w := strings.Join(sys.Warnings(vault), "\n"); !strings.Contains(w, bad.says) || strings.Contains(w, "s3cr3t") {
+			t.Errorf("a secret of which should be said that it %s: %q", bad.says, w)
+		}
+		if a := keeper.CallAt(at, "get_balance", operating); a.Err == nil {
+			t.Errorf("called with a secret that %s: %+v", bad.says, a.Result)
+		}
+	}
+	os.Remove(secret)
+	if err := os.WriteFile(inside, []byte("s3cr3t-canary\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("inside", secret); err != nil { // as in a mounted volume
 		t.Fatal(err)
 	}
 	if w := strings.Join(sys.Warnings(vault), "\n"); strings.Contains(w, "vault") {

@@ -76,9 +76,10 @@ type Lifetimes struct {
 	SigningKey time.Duration `yaml:"signing_key"` // until the next key signs, by default 720h
 }
 
-// Revocation bounds how old a view of what is revoked may be.
+// Revocation bounds how old a view of what is revoked may be, once there are
+// several nodes.
 type Revocation struct {
-	MaxStale time.Duration `yaml:"max_stale"` // by default 10s; one node's view is never stale
+	MaxStale time.Duration `yaml:"max_stale"` // read by nobody yet: one node's view is never stale
 }
 
 // Limits bound what one request may cost.
@@ -198,8 +199,15 @@ func (c *Config) check() Problems {
 		}
 	}
 	for _, cidr := range c.TrustedProxies {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
+		p, err := netip.ParsePrefix(cidr)
+		switch {
+		case err != nil:
 			bad("trusted_proxies: %q is not a CIDR", cidr)
+		case p.Bits() == 0:
+			// Everybody would say for themselves where they are and which host they
+			// mean: networks of grants, the alarm for cloned keys and the guard
+			// against DNS rebinding would be off.
+			bad("trusted_proxies: %q trusts everybody; name the proxies", cidr)
 		}
 	}
 	for _, place := range c.Checkpoints {
@@ -307,7 +315,6 @@ func (c *Config) fill() {
 	}
 	dur(&c.Lifetimes.Token, 5*time.Minute)
 	dur(&c.Lifetimes.SigningKey, 30*24*time.Hour)
-	dur(&c.Revocation.MaxStale, 10*time.Second)
 	dur(&c.Limits.UpstreamTimeout, time.Minute)
 	dur(&c.Limits.Drain, 10*time.Second)
 	if c.Limits.Body == 0 {

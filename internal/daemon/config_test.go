@@ -50,6 +50,7 @@ func TestConfigurationIsStrict(t *testing.T) {
 		{"an address as the management host", "https://counterfoil.example.com", "https://10.0.0.1", "passkeys need a name"},
 		{"client certificates", "listen: 127.0.0.1:8420", "listen: 127.0.0.1:8420\n  tls: {client_ca: ca.pem}", "client_ca"},
 		{"a certificate without its key", "listen: 127.0.0.1:8420", "listen: 127.0.0.1:8420\n  tls: {cert: c.pem}", "cert and key"},
+		{"everybody as a proxy", "[127.0.0.1/32]", "[10.0.0.0/8, \"::/0\"]", "trusts everybody"},
 		{"a proxy that is no CIDR", "[127.0.0.1/32]", "[localhost]", "trusted_proxies"},
 		{"a place that is no file", `["file:/mnt/kept/checkpoint"]`, `["s3:bucket"]`, "checkpoints"},
 		{"a token for an hour", "{token: 2m}", "{token: 1h}", "lifetimes.token"},

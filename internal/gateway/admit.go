@@ -3,35 +3,13 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
-	"mime"
 	"net/http"
-	"os"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
 )
-
-// isJSONType reports whether a content type is JSON in UTF-8. In any other
-// encoding the bytes would mean something else to another reader.
-func isJSONType(value string) bool {
-	if value == typeJSON {
-		return true
-	}
-	t, params, err := mime.ParseMediaType(value)
-	if err != nil || t != typeJSON {
-		return false
-	}
-	for name, v := range params {
-		if name != "charset" || !strings.EqualFold(v, "utf-8") {
-			return false
-		}
-	}
-	return true
-}
 
 // post answers a message.
 func (c *call) post() {
@@ -40,12 +18,10 @@ func (c *call) post() {
 		c.refuse(err)
 		return
 	}
-	c.framed = true
 	if err := c.understand(body); err != nil {
 		c.refuse(err)
 		return
 	}
-	c.framed = false
 	if err := c.renew(); err != nil {
 		// There is no payload yet: no class says what may be kept of it.
 		if counterfoil.CodeOf(err) == counterfoil.ToolChanged {
@@ -56,100 +32,20 @@ func (c *call) post() {
 		return
 	}
 	c.payload = c.message.arguments()
-	if err := c.decide(); err != nil {
+	if c.admit(c.decide()) {
+		c.forward()
+	}
+}
+
+// admit records what was decided, refused when err is not nil, and looks at
+// revocation once more. It reports whether the call may be forwarded now; where
+// not, it is answered.
+func (c *call) admit(err error) bool {
+	if err != nil {
 		c.deny(err)
-		return
+		return false
 	}
-	if !c.record(nil) || !c.lastLook() {
-		return
-	}
-	c.forward()
-}
-
-// read reads the body, once. A body that cannot be read to its end is refused.
-func (c *call) read() ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.gateway.cfg.MaxBody))
-	if err != nil {
-		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
-			return nil, tooLarge(big.Limit)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body was not there after %s", c.gateway.cfg.BodyTimeout)
-		}
-		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "the body could not be read to its end")
-	}
-	// Trailers that were not announced are known only now.
-	if len(c.r.Trailer) > 0 {
-		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "trailers are not taken")
-	}
-	return body, nil
-}
-
-// understand takes the message apart and checks that it is one, in a revision
-// that is spoken here and in a session of the caller's own.
-func (c *call) understand(body []byte) error {
-	m, err := readMessage(body)
-	c.message = m
-	if _, is := counterfoil.AsRefusal(err); is && m.name == "" {
-		return err // there is nothing that headers could mirror
-	}
-	if openErr := c.openSession(eraOf(m.revision) != modern); openErr != nil {
-		c.framed = false
-		return openErr
-	}
-	revision, revErr := m.era(c.r.Header, c.open)
-	if revErr != nil {
-		return revErr
-	}
-	c.revision = revision
-	// Before what is wrong with the parameters: of a method that a revision does
-	// not have there are none (MCP 2026-07-28, Streamable HTTP: 404 and -32601).
-	if m.method != nil && m.method.eras&eraOf(revision) == 0 {
-		return unknownMethod(m.name)
-	}
-	if err != nil {
-		return err
-	}
-	if eraOf(revision) == modern {
-		c.open = nil // MCP 2026-07-28, Streamable HTTP: a session id is ignored
-		return m.checkHeaders(c.r.Header)
-	}
-	if m.kind == answer && c.open == nil {
-		return malformed("an answer belongs to a session, and the header Mcp-Session-Id is missing")
-	}
-	if m.name == "initialize" {
-		c.negotiate()
-	}
-	return nil
-}
-
-// openSession opens the session that the request names, if it speaks a revision
-// with sessions.
-func (c *call) openSession(old bool) error {
-	if !old || c.r.Header.Get(headerRevision) == revision20260728 || c.message.name == "initialize" {
-		return nil
-	}
-	id, there, err := headerValue(c.r.Header, headerSession)
-	if err != nil || !there {
-		return err
-	}
-	c.open, err = c.gateway.sealer.open(id, c.resource.Name, &c.caller)
-	return err
-}
-
-// negotiate asks the upstream for a revision that is spoken here when the
-// client asks for another (MCP 2025-11-25, Lifecycle, Version Negotiation).
-func (c *call) negotiate() {
-	for i, p := range c.message.params {
-		if p.name != "protocolVersion" {
-			continue
-		}
-		if v, _ := text(p.value); eraOf(v) != sessions {
-			c.message.params[i].value = quote(revision20251125)
-		} else {
-			c.revision = v
-		}
-	}
+	return c.record(nil) && c.lastLook()
 }
 
 // decide asks policy and pins. It has no effect but pinning at first sight.
@@ -201,17 +97,29 @@ func (c *call) decideTool(name string) error {
 	}
 	if (err == nil || counterfoil.CodeOf(err) == counterfoil.ApprovalRequired) && c.judged && def != nil {
 		// Nobody is asked to approve what the upstream would not take either.
-		if misfit := def.input.check(name, c.payload); misfit != nil {
+		if misfit := c.judgeable(name, def); misfit != nil {
 			return misfit
 		}
 	}
 	if err == nil && eraOf(c.revision) == modern && def != nil {
 		if err := c.checkMirrors(def); err != nil {
-			c.framed = true
-			return err
+			return framed(err)
 		}
 	}
 	return err
+}
+
+// judgeable refuses a call whose arguments decide when there is more to it than
+// the arguments that were judged: members that the tool does not have, or what MCP
+// 2026-07-28 lets a client add in answer to the upstream's questions (Multi
+// Round-Trip Requests), which may be the amount itself.
+func (c *call) judgeable(name string, def *seen) error {
+	for _, more := range []string{"inputResponses", "requestState"} {
+		if find(c.message.params, more) != nil {
+			return counterfoil.Refuse(counterfoil.PolicyForbids, "the arguments of %s decide whether it may be called, and %s adds to them what no rule reads", name, more)
+		}
+	}
+	return def.input.check(name, c.payload)
 }
 
 // isReserved reports whether a name stands for an MCP server's resources or
@@ -219,29 +127,6 @@ func (c *call) decideTool(name string) error {
 // their grant.
 func isReserved(name string) bool {
 	return name == counterfoil.ToolResources || name == counterfoil.ToolPrompts
-}
-
-// checkMirrors compares the headers that mirror arguments with the arguments.
-func (c *call) checkMirrors(def *seen) error {
-	for i := range def.mirrors {
-		p := &def.mirrors[i]
-		want, wanted := p.value(c.payload)
-		raw, there, err := headerValue(c.r.Header, http.CanonicalHeaderKey(p.header))
-		switch {
-		case err != nil:
-			return err
-		case wanted && !there:
-			return mismatch("the header %s is missing", p.header)
-		case !wanted && there:
-			return mismatch("the header %s mirrors an argument that is absent", p.header)
-		case !wanted:
-		default:
-			if got, ok := decodeHeader(raw); !ok || got != want && !sameNumber(got, want) {
-				return mismatch("the header %s says another value than the body", p.header)
-			}
-		}
-	}
-	return nil
 }
 
 // decideSubscriptions judges every resource that a client wants to hear about.
@@ -254,8 +139,7 @@ func (c *call) decideSubscriptions() error {
 		}
 		var uris []string
 		if err := json.Unmarshal(e.value, &uris); err != nil {
-			c.framed = true
-			return malformed("resourceSubscriptions is a list of URIs")
+			return framed(malformed("resourceSubscriptions is a list of URIs"))
 		}
 		for _, uri := range uris {
 			if err := c.decideOn(counterfoil.ToolResources, uriArguments(quote(uri))); err != nil {
@@ -292,7 +176,6 @@ func (c *call) record(why error) bool {
 	// The client may go away while the entry is on its way; then it is durable
 	// all the same and its end follows, so we do not leave half of it behind.
 	if err := c.gateway.cfg.Recorder.Decide(context.WithoutCancel(c.r.Context()), e, c.payload); err != nil {
-		c.framed = false
 		err = recordFault(err)
 		c.count(c.gateway.cfg.Answered, err)
 		c.fail(err)
@@ -306,7 +189,7 @@ func (c *call) record(why error) bool {
 func (c *call) entry() *ledger.Entry {
 	e := &ledger.Entry{
 		Kind: ledger.CallDecided, RequestID: c.id,
-		Agent: c.caller.Agent, Owner: c.caller.Owner, Instance: c.caller.Instance,
+		Agent: c.caller.Agent, Instance: c.caller.Instance,
 		JKT: c.caller.JKT, Binding: c.caller.Binding, TokenJTI: c.caller.TokenID, Proof: c.caller.Proof,
 		Epoch: c.caller.Epoch, Actors: c.caller.Actors, Task: c.caller.Task,
 		Resource: c.resource.Name, Tool: c.toolName(), Class: c.class, Scope: c.caller.Scope,
@@ -319,7 +202,7 @@ func (c *call) entry() *ledger.Entry {
 	if c.source.IsValid() {
 		e.Source.Address = c.source.String()
 	}
-	if a := c.registry.Agents[c.caller.Agent]; a != nil && e.Owner == "" {
+	if a := c.registry.Agents[c.caller.Agent]; a != nil {
 		e.Owner = a.Owner
 	}
 	if c.def != nil {
@@ -356,7 +239,7 @@ func (c *call) toolName() string {
 // lastLook asks about revocation after the decision is durable and right before
 // it has an effect. A decision that finds its caller revoked ends here.
 func (c *call) lastLook() bool {
-	err := c.gateway.cfg.Live.Revoked(c.r.Context(), c.caller)
+	err := c.gateway.cfg.Revocation.Revoked(c.r.Context(), c.caller)
 	if err == nil {
 		return true
 	}
@@ -391,7 +274,7 @@ func (c *call) finish(o outcome) {
 		LatencyUS: c.gateway.cfg.Now().Sub(c.decidedAt).Microseconds(),
 	}
 	if err := c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.r.Context()), e); err != nil {
-		c.gateway.cfg.Log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "error", err)
+		c.gateway.cfg.Log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "err", err)
 		c.count(c.gateway.cfg.Answered, recordFault(err))
 	}
 }

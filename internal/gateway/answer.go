@@ -14,11 +14,6 @@ import (
 )
 
 const (
-	typeProblem = "application/problem+json"
-
-	// errorsPage is where each code is explained (RFC 9457, Section 3.1.1).
-	errorsPage = "https://github.com/counterfoil/counterfoil/blob/main/docs/errors.md#"
-
 	metaRefusal = "counterfoil/refusal"
 
 	// maxScope bounds the scope parameter of a challenge.
@@ -36,16 +31,10 @@ type refusalObject struct {
 // A problem is the body of RFC 9457. Where the framing of MCP is at fault it is
 // a JSON-RPC error as well.
 type problem struct {
-	JSONRPC   string                      `json:"jsonrpc,omitzero"`
-	ID        jsontext.Value              `json:"id,omitzero"`
-	Error     *rpcError                   `json:"error,omitzero"`
-	Type      string                      `json:"type"`
-	Title     string                      `json:"title"`
-	Status    int                         `json:"status"`
-	Code      counterfoil.Code            `json:"code"`
-	Detail    string                      `json:"detail"`
-	RequestID string                      `json:"request_id"`
-	Approval  *counterfoil.ApprovalStatus `json:"approval,omitzero"`
+	JSONRPC string         `json:"jsonrpc,omitzero"`
+	ID      jsontext.Value `json:"id,omitzero"`
+	Error   *rpcError      `json:"error,omitzero"`
+	counterfoil.Problem
 }
 
 type rpcError struct {
@@ -57,12 +46,8 @@ type rpcError struct {
 // explain returns what may be said of an error. Of a fault that is what its
 // code means; its cause stays inside.
 func (c *call) explain(err error) refusalObject {
-	code := counterfoil.CodeOf(err)
-	o := refusalObject{Code: code, Detail: code.Wire().Meaning, RequestID: c.id}
-	if r, ok := counterfoil.AsRefusal(err); ok {
-		o.Detail, o.Approval = r.Detail, r.Approval
-	}
-	return o
+	p := counterfoil.ProblemOf(err, c.id)
+	return refusalObject{Code: p.Code, Detail: p.Detail, RequestID: p.RequestID, Approval: p.Approval}
 }
 
 func (c *call) count(hook func(counterfoil.Code), err error) {
@@ -84,7 +69,8 @@ func (c *call) refuse(err error) {
 // it in JSON-RPC: an MCP client takes HTTP 403 for a wish to log in again.
 func (c *call) deny(err error) {
 	authentication := counterfoil.CodeOf(err).Wire().Status == http.StatusUnauthorized
-	if _, decided := counterfoil.AsRefusal(err); !decided || authentication || c.framed || c.message.kind != request {
+	f := (*framing)(nil)
+	if _, decided := counterfoil.AsRefusal(err); !decided || authentication || errors.As(err, &f) || c.message.kind != request {
 		c.refuse(err)
 		return
 	}
@@ -145,7 +131,7 @@ func (c *call) fail(err error) {
 	o := c.explain(err)
 	wire := o.Code.Wire()
 	if wire.Fault {
-		c.gateway.cfg.Log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "error", err)
+		c.gateway.cfg.Log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "err", err)
 	}
 	h := c.w.Header()
 	if wire.Retry {
@@ -154,18 +140,15 @@ func (c *call) fail(err error) {
 	if wire.Status == http.StatusUnauthorized || c.unproven {
 		c.challenge(err)
 	}
-	p := problem{
-		Type: errorsPage + string(o.Code), Title: wire.Title(), Status: wire.Status,
-		Code: o.Code, Detail: o.Detail, RequestID: o.RequestID, Approval: o.Approval,
-	}
-	contentType := typeProblem
-	if c.framed {
-		rpc, data := wire.JSONRPC, any(o)
-		if f := (*framing)(nil); errors.As(err, &f) {
-			rpc = f.rpc
-			if f.data != nil {
-				data = f.data
-			}
+	p := problem{Problem: counterfoil.ProblemOf(err, c.id)}
+	contentType := counterfoil.ProblemMedia
+	if f := (*framing)(nil); errors.As(err, &f) {
+		rpc, data := f.rpc, f.data
+		if rpc == 0 {
+			rpc = wire.JSONRPC
+		}
+		if data == nil {
+			data = o
 		}
 		if rpc != 0 {
 			contentType = typeJSON

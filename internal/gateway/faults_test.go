@@ -129,7 +129,7 @@ func TestAnUpstreamThatCannotBeReached(t *testing.T) {
 		t.Errorf("the end is %+v", e)
 	}
 	// Its tools cannot be looked at either: refused before it is decided.
-	w.clock.advance(time.Minute)
+	w.clock.Advance(time.Minute)
 	wantHTTP(t, a.post(toolCall("get_balance", `{}`), nil), http.StatusBadGateway, counterfoil.UpstreamUnavailable)
 	decided := w.log.of(ledger.CallDecided)
 	if e := decided[len(decided)-1]; e.Decision != ledger.Refuse || e.Code != counterfoil.UpstreamUnavailable {
@@ -287,7 +287,7 @@ func TestChangedDefinitionIsNeitherShownNorCalled(t *testing.T) {
 					rw.WriteHeader(rec.Code)
 					io.WriteString(rw, strings.Replace(rec.Body.String(), old, new, 1))
 				}))
-				w.clock.advance(2 * time.Second)
+				w.clock.Advance(2 * time.Second)
 			}
 			change(`"name":"get_balance","description":"Balance of an account",`, `"description": "Balance of an account", "name":"get_balance",`)
 			wantDone(t, a.post(toolCall("get_balance", `{}`), nil))

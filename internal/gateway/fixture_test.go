@@ -24,6 +24,7 @@ import (
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/policy"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -35,24 +36,6 @@ const (
 )
 
 var start = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-
-// A clock is the time of a test.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 // An upstream is a server of the test's own that remembers what reached it.
 type upstream struct {
@@ -109,7 +92,7 @@ func (u *upstream) all() []received {
 // A world is a gateway with all that is around it.
 type world struct {
 	t        testing.TB
-	clock    *clock
+	clock    *testkit.Clock
 	log      *log
 	verifier note.Verifier // of the log
 	upstream *upstream
@@ -135,19 +118,6 @@ type actor struct {
 
 	instance string
 	epoch    int64
-}
-
-func newSigner(t testing.TB) *credential.Signer {
-	t.Helper()
-	key, err := credential.GenerateKey("ES256")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := credential.NewSigner(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 type keys map[string]credential.PublicKey
@@ -195,7 +165,7 @@ func bankRegistry(upstreamURL string) *counterfoil.Registry {
 func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *gateway.Config)) *world {
 	t.Helper()
 	w := &world{
-		t: t, clock: &clock{now: start}, upstream: &upstream{next: h}, issuer: newSigner(t),
+		t: t, clock: testkit.NewClock(start), upstream: &upstream{next: h}, issuer: testkit.Signer(t, credential.ES256),
 		client: &http.Client{Transport: &http.Transport{}}, early: map[counterfoil.Code]int{},
 	}
 	w.log, w.verifier = openLog(t, w.clock.Now)
@@ -211,7 +181,7 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 		Verifier: &resource.Verifier{
 			Issuer: issuer, Keys: keys{pub.Thumbprint(): pub}, Replay: resource.NewMemoryReplay(w.clock.Now), Revocation: w.log, Now: w.clock.Now,
 		},
-		Recorder: w.log, Live: w.log, Pins: w.log,
+		Recorder: w.log, Revocation: w.log, Pins: w.log,
 		Policy: func() (*policy.Set, *counterfoil.Registry) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -279,7 +249,7 @@ func (w *world) resource() string { return w.url + w.base + "/r/bank" }
 // actor makes an instance of an agent, with a key of its own.
 func (w *world) actor(name string) *actor {
 	w.t.Helper()
-	a := &actor{w: w, name: name, signer: newSigner(w.t), epoch: w.log.AgentState(name).Epoch, scope: []string{
+	a := &actor{w: w, name: name, signer: testkit.Signer(w.t, credential.ES256), epoch: w.log.AgentState(name).Epoch, scope: []string{
 		"get_balance", "list_payees", "count", "region", "typed", "pay", "wipe", "resources", "prompts",
 	}}
 	a.instance = w.log.enrol(name, a.signer.Public())

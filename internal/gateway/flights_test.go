@@ -58,7 +58,7 @@ func TestAListOfToolsIsWaitedForOnce(t *testing.T) {
 	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(_ *counterfoil.Registry, cfg *gateway.Config) { cfg.UpstreamTimeout = limit })
 	a := w.actor("payroll")
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
-	w.clock.advance(time.Minute)
+	w.clock.Advance(time.Minute)
 	var pages atomic.Int32
 	w.upstream.handle(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
@@ -121,7 +121,7 @@ func TestAPanicInAGoroutineEndsItsOwnCall(t *testing.T) {
 		t.Parallel()
 		var broken atomic.Bool
 		w := newWorld(t, http.HandlerFunc(sessionUpstream), func(_ *counterfoil.Registry, cfg *gateway.Config) {
-			cfg.Live = liveHook{cfg.Live, func() {
+			cfg.Revocation = revocationHook{cfg.Revocation, func() {
 				if broken.Load() {
 					panic("the view is broken")
 				}

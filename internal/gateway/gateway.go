@@ -36,13 +36,6 @@ type Recorder interface {
 	Append(ctx context.Context, e *ledger.Entry) error
 }
 
-// Live says what is revoked, now.
-type Live interface {
-	// Revoked returns nil when the caller's agent, instance and epoch are live,
-	// the refusal when not, and a fault when it cannot be known.
-	Revoked(ctx context.Context, caller counterfoil.Caller) error
-}
-
 // Pins holds the digests that tools' definitions must have.
 type Pins interface {
 	// Pin returns the digest that is pinned.
@@ -62,10 +55,10 @@ type Config struct {
 	// at the end. It is also the one origin that web pages may have.
 	PublicURL string
 
-	Verifier *resource.Verifier
-	Recorder Recorder
-	Live     Live
-	Pins     Pins
+	Verifier   *resource.Verifier
+	Recorder   Recorder
+	Revocation resource.Revocation // looked at again right before a call is forwarded
+	Pins       Pins
 
 	// Policy returns what decides at this moment, and the registry that it was
 	// made from.
@@ -107,8 +100,6 @@ const (
 	defaultMaxBody     = 4 << 20
 	defaultMaxAnswer   = 16 << 20
 	defaultBodyTimeout = 30 * time.Second
-
-	route = "/r/"
 )
 
 // A Gateway serves /r/{resource}. It keeps nothing that matters: everything it
@@ -130,7 +121,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil || u.Host == "" || strings.HasSuffix(cfg.PublicURL, "/") {
 		return nil, fmt.Errorf("making the gateway: public URL %q is not an absolute URL without a slash at its end", cfg.PublicURL)
 	}
-	if cfg.Verifier == nil || cfg.Recorder == nil || cfg.Live == nil || cfg.Pins == nil || cfg.Policy == nil || cfg.Secrets == nil || cfg.Source == nil {
+	if cfg.Verifier == nil || cfg.Recorder == nil || cfg.Revocation == nil || cfg.Pins == nil || cfg.Policy == nil || cfg.Secrets == nil || cfg.Source == nil {
 		return nil, errors.New("making the gateway: a part that it needs is missing")
 	}
 	if cfg.SessionKey == nil {
@@ -166,7 +157,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Gateway{
-		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + route, sealer: sealer, rates: newRates(cfg.Rate),
+		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + counterfoil.ResourcePath, sealer: sealer, rates: newRates(cfg.Rate),
 	}, nil
 }
 
@@ -211,7 +202,6 @@ type call struct {
 	revision string
 	open     *session // the session that the request belongs to, if any
 	payload  []byte   // what is decided on: canonical JSON, or nil
-	framed   bool     // a refusal now concerns the framing of MCP
 	unproven bool     // a refusal now concerns who asks
 
 	class     string
@@ -285,7 +275,7 @@ func (c *call) screen() error {
 	}
 	// RFC 9112, Section 3.2.2: the absolute form comes from clients that take
 	// us for a proxy. We are none.
-	if (r.URL.IsAbs() || r.URL.Host != "") && (r.URL.User != nil || !strings.EqualFold(r.URL.Host, g.host)) {
+	if (r.URL.IsAbs() || r.URL.Host != "") && (r.URL.User != nil || !strings.HasPrefix(r.URL.Scheme, "http") || !strings.EqualFold(r.URL.Host, g.host)) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host")
 	}
 	if len(r.Header["Upgrade"]) > 0 {
@@ -324,17 +314,8 @@ func (c *call) resolve() error {
 	if c.resource.Type != counterfoil.ResourceMCP {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is of type %s, which this gateway does not serve", name, c.resource.Type)
 	}
-	c.url = g.identifier(c.resource)
+	c.url = c.resource.ID(g.cfg.PublicURL)
 	return nil
-}
-
-// identifier returns a resource's identifier (RFC 8707): the URL it is reached
-// at.
-func (g *Gateway) identifier(res *counterfoil.Resource) string {
-	if res.PublicURL != "" {
-		return res.PublicURL
-	}
-	return g.cfg.PublicURL + route + res.Name
 }
 
 // renew takes what decides as it is now. The client sends the body when it
@@ -355,7 +336,7 @@ func (c *call) renew() error {
 func (c *call) reread() error {
 	set, reg := c.gateway.cfg.Policy()
 	res := reg.Resources[c.resource.Name]
-	if res == nil || res.Type != counterfoil.ResourceMCP || c.gateway.identifier(res) != c.url {
+	if res == nil || res.Type != counterfoil.ResourceMCP || res.ID(c.gateway.cfg.PublicURL) != c.url {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is not there any more", c.resource.Name)
 	}
 	if res.Upstream != c.resource.Upstream {
@@ -369,46 +350,4 @@ func (c *call) reread() error {
 func (c *call) stale() bool {
 	set, _ := c.gateway.cfg.Policy()
 	return set != c.policy || c.gateway.cfg.Now().Sub(c.now) >= time.Second
-}
-
-// hurry bounds how long the body may take. Also of a request that is refused
-// unread: net/http reads what is left of it before the connection goes on. The
-// deadline is the connection's, which knows the machine's clock alone; a writer
-// that has none is bounded by its server.
-//
-// Nobody has to lift it: at the body's end net/http does, as it then reads on to
-// notice a client that leaves. Of a body without an end it must stay.
-func (c *call) hurry() {
-	err := http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.gateway.cfg.BodyTimeout))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		c.gateway.cfg.Log.Debug("setting a read deadline", "request_id", c.id, "error", err) // the read will say it
-	}
-}
-
-// screenBody refuses bodies that two readers could take for different ones.
-func (c *call) screenBody() error {
-	h := c.r.Header
-	if len(h["Content-Encoding"]) > 0 {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "encoded bodies are not taken: send no Content-Encoding")
-	}
-	if len(c.r.Trailer) > 0 || len(h["Trailer"]) > 0 {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "trailers are not taken")
-	}
-	if c.r.Method != http.MethodPost {
-		if c.r.ContentLength != 0 {
-			return counterfoil.Refuse(counterfoil.RequestMalformed, "a %s has no body", c.r.Method)
-		}
-		return nil
-	}
-	if ct := h["Content-Type"]; len(ct) != 1 || !isJSONType(ct[0]) {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "send one Content-Type, application/json in UTF-8")
-	}
-	if c.r.ContentLength > c.gateway.cfg.MaxBody {
-		return tooLarge(c.gateway.cfg.MaxBody)
-	}
-	return nil
-}
-
-func tooLarge(limit int64) error {
-	return counterfoil.Refuse(counterfoil.PayloadTooLarge, "the body is larger than %d bytes", limit)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/store"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -35,19 +36,8 @@ const origin = "localhost:8420/ledger"
 
 func openLog(t testing.TB, now func() time.Time) (*log, note.Verifier) {
 	t.Helper()
-	skey, vkey, err := ledger.GenerateKey(origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ledger.ParseSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := ledger.ParseVerifier(vkey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{Now: now, Origin: origin, Signer: signer, Verifier: verifier})
+	signer, verifier := testkit.LogKey(t, origin)
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{Now: now, Origin: origin, Signer: signer, Verifier: verifier, Begin: true})
 	if err != nil {
 		t.Fatal(err)
 	}

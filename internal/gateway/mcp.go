@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -44,8 +45,17 @@ type message struct {
 // in HTTP and in JSON-RPC at once.
 type framing struct {
 	refusal *counterfoil.Refusal
-	rpc     int // the JSON-RPC code where it is not the table's
+	rpc     int // the JSON-RPC code; the table's when zero
 	data    any
+}
+
+// framed says that a refusal concerns the framing of MCP.
+func framed(err error) error {
+	r, ok := counterfoil.AsRefusal(err)
+	if f := (*framing)(nil); !ok || errors.As(err, &f) {
+		return err
+	}
+	return &framing{refusal: r}
 }
 
 func (f *framing) Error() string { return f.refusal.Error() }

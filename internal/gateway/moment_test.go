@@ -14,15 +14,15 @@ import (
 	"github.com/counterfoil/counterfoil/resource"
 )
 
-// A liveHook calls a function whenever it is asked who is revoked.
-type liveHook struct {
-	gateway.Live
+// A revocationHook calls a function whenever it is asked who is revoked.
+type revocationHook struct {
+	resource.Revocation
 	asked func()
 }
 
-func (l liveHook) Revoked(ctx context.Context, caller counterfoil.Caller) error {
+func (l revocationHook) Revoked(ctx context.Context, caller counterfoil.Caller) error {
 	l.asked()
-	return l.Live.Revoked(ctx, caller)
+	return l.Revocation.Revoked(ctx, caller)
 }
 
 // heldWorld is a world that says on a channel when a token was checked.
@@ -30,7 +30,7 @@ func heldWorld(t *testing.T, change func(*gateway.Config)) (*world, *actor, chan
 	t.Helper()
 	checked := make(chan struct{}, 1)
 	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(_ *counterfoil.Registry, cfg *gateway.Config) {
-		cfg.Verifier.Revocation = liveHook{cfg.Live, func() { checked <- struct{}{} }}
+		cfg.Verifier.Revocation = revocationHook{cfg.Revocation, func() { checked <- struct{}{} }}
 		if change != nil {
 			change(cfg)
 		}
@@ -72,8 +72,8 @@ func TestTheDecisionIsOfTheMomentAfterTheBody(t *testing.T) {
 		check   func(*testing.T, reply)
 	}{
 		{"nothing happened", func(*world) {}, func(t *testing.T, r reply) { wantDone(t, r) }},
-		{"four minutes went by", func(w *world) { w.clock.advance(4 * time.Minute) }, func(t *testing.T, r reply) { wantDone(t, r) }},
-		{"the token expired", func(w *world) { w.clock.advance(5 * time.Minute) }, func(t *testing.T, r reply) {
+		{"four minutes went by", func(w *world) { w.clock.Advance(4 * time.Minute) }, func(t *testing.T, r reply) { wantDone(t, r) }},
+		{"the token expired", func(w *world) { w.clock.Advance(5 * time.Minute) }, func(t *testing.T, r reply) {
 			wantHTTP(t, r, http.StatusUnauthorized, counterfoil.TokenExpired)
 			if r.header.Get("WWW-Authenticate") == "" {
 				t.Error("there is no challenge")
@@ -126,7 +126,7 @@ func TestTheDecisionIsOfTheMomentAfterTheListOfTools(t *testing.T) {
 		check   func(*testing.T, reply)
 	}{
 		{"nothing happened", func(*world) {}, func(t *testing.T, r reply) { wantDone(t, r) }},
-		{"the token expired", func(w *world) { w.clock.advance(5 * time.Minute) }, func(t *testing.T, r reply) {
+		{"the token expired", func(w *world) { w.clock.Advance(5 * time.Minute) }, func(t *testing.T, r reply) {
 			wantHTTP(t, r, http.StatusUnauthorized, counterfoil.TokenExpired)
 		}},
 		{"the grant was taken away", func(w *world) {
@@ -305,7 +305,7 @@ func TestEachAgentHasItsRate(t *testing.T) {
 	wantHTTP(t, gone.post(ping, nil), http.StatusTooManyRequests, counterfoil.RateLimited)
 
 	// It passes.
-	w.clock.advance(time.Second)
+	w.clock.Advance(time.Second)
 	wantDone(t, a.post(toolCall("get_balance", `{}`), nil))
 	if got := len(w.upstream.calls("tools/call")); got != calls+2 {
 		t.Errorf("the upstream saw %d calls", got-calls)
@@ -416,7 +416,7 @@ func TestNothingIsKeptOfWhatIsRefusedBeforeItHasAClass(t *testing.T) {
 			w.log.apply(w.registry)
 			hold(a, checked, toolCall("get_balance", `{"account":"4711"}`), func() {
 				if tc.expires {
-					w.clock.advance(5 * time.Minute)
+					w.clock.Advance(5 * time.Minute)
 				}
 			})
 			e := w.log.of(ledger.CallDecided)[0]
@@ -430,4 +430,4 @@ func TestNothingIsKeptOfWhatIsRefusedBeforeItHasAClass(t *testing.T) {
 	}
 }
 
-var _ resource.Revocation = liveHook{}
+var _ resource.Revocation = revocationHook{}

@@ -168,6 +168,6 @@ func (g *Gateway) tell(ctx context.Context, agent string) {
 		Detail: map[string]any{"count": n, "from": ledger.FormatTime(since), "to": ledger.FormatTime(g.cfg.Now())},
 	})
 	if err != nil {
-		g.cfg.Log.Error("recording refusals over the rate", "agent", agent, "count", n, "error", err)
+		g.cfg.Log.Error("recording refusals over the rate", "agent", agent, "count", n, "err", err)
 	}
 }

@@ -48,7 +48,7 @@ func headerValue(h http.Header, name string) (value string, there bool, err erro
 	return "", true, mismatch("the header %s is there twice", name)
 }
 
-// revision finds out in which revision a message speaks, or refuses. open is
+// era finds out in which revision a message speaks, or refuses. open is
 // the session that the request belongs to, if any.
 func (m *message) era(h http.Header, open *session) (string, error) {
 	stated, there, err := headerValue(h, headerRevision)
@@ -156,4 +156,27 @@ func isPlain(s string) bool {
 		}
 	}
 	return true
+}
+
+// checkMirrors compares the headers that mirror arguments with the arguments.
+func (c *call) checkMirrors(def *seen) error {
+	for i := range def.mirrors {
+		p := &def.mirrors[i]
+		want, wanted := p.value(c.payload)
+		raw, there, err := headerValue(c.r.Header, http.CanonicalHeaderKey(p.header))
+		switch {
+		case err != nil:
+			return err
+		case wanted && !there:
+			return mismatch("the header %s is missing", p.header)
+		case !wanted && there:
+			return mismatch("the header %s mirrors an argument that is absent", p.header)
+		case !wanted:
+		default:
+			if got, ok := decodeHeader(raw); !ok || got != want && !sameNumber(got, want) {
+				return mismatch("the header %s says another value than the body", p.header)
+			}
+		}
+	}
+	return nil
 }

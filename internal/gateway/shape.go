@@ -140,6 +140,9 @@ func (r *shapeReader) read(at string, v any) (*shape, error) {
 	if _, has := m["$id"]; has && at != "" {
 		return nil, fmt.Errorf("its inputSchema has $id within, which is not spoken here")
 	}
+	if err := wellFormed(at, m); err != nil {
+		return nil, err
+	}
 	for _, read := range []func(*shape, string, map[string]any) error{r.kinds, r.members, r.elements, r.composition} {
 		if err := read(s, at, m); err != nil {
 			return nil, err
@@ -147,6 +150,25 @@ func (r *shapeReader) read(at string, v any) (*shape, error) {
 	}
 	s.free = saysNothing(m)
 	return s, nil
+}
+
+// wellFormed refuses keywords whose value is none that they can have: two readers
+// would take them for different things.
+func wellFormed(at string, m map[string]any) error {
+	for k, v := range m {
+		ok := true
+		switch k {
+		case "properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions":
+			_, ok = v.(map[string]any)
+		case "allOf", "anyOf", "oneOf", "prefixItems":
+			list, is := v.([]any)
+			ok = is && len(list) > 0
+		}
+		if !ok {
+			return fmt.Errorf("its inputSchema has a %s that is none at %.200q", k, "#"+at)
+		}
+	}
+	return nil
 }
 
 // saysNothing reports whether a schema says no more than of which kind a value is.
@@ -201,8 +223,9 @@ func (r *shapeReader) members(s *shape, at string, m map[string]any) (err error)
 		p.name, _ = regexp.Compile(pattern)
 		s.patterns = append(s.patterns, p)
 	}
-	for _, k := range []string{"additionalProperties", "unevaluatedProperties"} {
-		if v, has := m[k]; has && s.others == nil {
+	// additionalProperties has the last word: it leaves nothing unevaluated.
+	for _, k := range []string{"unevaluatedProperties", "additionalProperties"} {
+		if v, has := m[k]; has {
 			if s.others, err = r.read(at+"/"+k, v); err != nil {
 				return err
 			}

@@ -51,6 +51,7 @@ func TestArgumentsFitTheInputSchema(t *testing.T) {
 		{"draft 7, composition", `{` + seven + `"allOf":[{"properties":{"amount":{}}},{"properties":{"to":{}}}]}`, `{"amount":1,"to":2}`, `{"amount":1,"amt":2}`, other},
 		{"draft 7, patterns", `{` + seven + `"properties":{"amount":{}},"patternProperties":{"^x-":{"type":"string"}}}`, `{"amount":1,"x-note":"n"}`, `{"amount":1,"amt":2}`, other},
 		{"draft 7, tuple", `{` + seven + `"properties":{"pair":{"items":[{"type":"integer"}],"additionalItems":{"type":"string"}}}}`, `{"pair":[1,"a"]}`, `{"pair":[1,2]}`, "another kind"},
+		{"draft 7, unnamed tuple", `{"properties":{"pair":{"items":[{"properties":{"a":{}}}]}}}`, `{"pair":[{"a":1}]}`, `{"pair":[{"b":1}]}`, other},
 		{"draft 4", `{"$schema":"http://json-schema.org/draft-04/schema#","properties":{"amount":{}}}`, `{"amount":1}`, `{"amt":2}`, other},
 
 		// What is left open on purpose stays open.
@@ -102,6 +103,7 @@ func TestASchemaThatCannotBeUsedRefuses(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		``, `7`, `true`, `[]`, `{"type":7}`, `{"type":"nothing"}`, `{"properties":{"a":7}}`, `{"anyOf":[[]]}`,
+		`{"properties":{"a":{}},"additionalProperties":null}`, `{"properties":{"a":{}},"additionalProperties":true,"unevaluatedProperties":null}`, `{"properties":null}`, `{"anyOf":null}`, `{"allOf":[]}`, `{"patternProperties":[]}`,
 		`{"$ref":"https://example.com/schema.json"}`, `{"$ref":"#/$defs/missing"}`, `{"$ref":"#name"}`, `{"$ref":7}`, `{"$ref":"#/properties/a/type","properties":{"a":{"type":"string"}}}`,
 		`{"$dynamicRef":"#"}`, `{"$defs":{"a":{}},"properties":{"a":{"$anchor":"a"}}}`, `{"properties":{"a":{"$id":"https://example.com/a"}}}`,
 		`{"allOf":[` + strings.Repeat(`{},`, maxShapes) + `{}]}`,

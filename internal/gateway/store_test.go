@@ -10,13 +10,14 @@ import (
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/ledger"
+	"github.com/counterfoil/counterfoil/resource"
 )
 
 // The store is what the gateway writes to.
 var (
-	_ gateway.Recorder = (*store.Store)(nil)
-	_ gateway.Live     = (*store.Store)(nil)
-	_ gateway.Pins     = (*store.Store)(nil)
+	_ gateway.Recorder    = (*store.Store)(nil)
+	_ resource.Revocation = (*store.Store)(nil)
+	_ gateway.Pins        = (*store.Store)(nil)
 )
 
 // TestAgainstTheStore reads the whole log as an auditor does: it verifies with

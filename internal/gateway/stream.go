@@ -69,7 +69,7 @@ func (w *watch) err() error {
 	if w.endless && w.call.gateway.draining.Load() {
 		return errDraining
 	}
-	return w.call.gateway.cfg.Live.Revoked(w.call.r.Context(), w.call.caller)
+	return w.call.gateway.cfg.Revocation.Revoked(w.call.r.Context(), w.call.caller)
 }
 
 func (w *watch) stop() {
@@ -103,7 +103,7 @@ func (c *call) stream(reply *reply) outcome {
 		}
 		last, o, err := c.event(&ev)
 		if err != nil {
-			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "error", err)
+			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "err", err)
 			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
 		}
 		if err := out.write(&ev); err != nil {
@@ -124,7 +124,7 @@ func (c *call) cut(reply *reply, err error) outcome {
 		return outcome{ledger.OutcomeUnknown, r.Code}
 	}
 	if c.r.Context().Err() == nil {
-		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "error", err)
+		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "err", err)
 	}
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
 }
@@ -213,7 +213,7 @@ func (c *call) beginStream() *streamWriter {
 	c.w.WriteHeader(http.StatusOK)
 	s := &streamWriter{w: c.w, control: http.NewResponseController(c.w)}
 	if err := s.control.Flush(); err != nil {
-		c.gateway.cfg.Log.Debug("beginning a stream", "request_id", c.id, "error", err) // the first event will say it
+		c.gateway.cfg.Log.Debug("beginning a stream", "request_id", c.id, "err", err) // the first event will say it
 	}
 	return s
 }
@@ -282,7 +282,7 @@ func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*
 		c.refuse(err)
 		return
 	}
-	if !c.record(nil) || !c.lastLook() {
+	if !c.admit(nil) {
 		return
 	}
 	o := outcome{name: ledger.OutcomeUnknown}

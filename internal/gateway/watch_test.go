@@ -25,7 +25,7 @@ func TestAWatchLooksUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		live := &looks{}
-		c := &call{gateway: &Gateway{cfg: Config{Live: live}}, r: httptest.NewRequest("GET", "/r/bank", nil)}
+		c := &call{gateway: &Gateway{cfg: Config{Revocation: live}}, r: httptest.NewRequest("GET", "/r/bank", nil)}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		w := c.watch(&reply{ctx: ctx, cancel: cancel}, false)
 		<-time.After(10*lookInterval + lookInterval/2) // synctest's time

@@ -11,13 +11,11 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// Paths below the issuer's URL.
+// Paths below the issuer's URL beside those of the root package, which other
+// rooms know too.
 const (
-	tokenPath   = "/oauth/token"
-	jwksPath    = "/oauth/jwks"
-	enrollPath  = "/enroll"
-	ledgerPath  = "/ledger"
-	gatewayPath = "/r/"
+	jwksPath   = "/oauth/jwks"
+	ledgerPath = "/ledger"
 
 	resourceMetadataPath = "/.well-known/oauth-protected-resource"
 )
@@ -35,15 +33,15 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}
-	rt := &router{answers: a, screen: ownHost(cfg.Issuer, cfg.Behind), gate: p.gate, unrecorded: cfg.Authority.Refused, prefix: base + gatewayPath, beneath: cfg.Gateway}
+	rt := &router{answers: a, screen: ownHost(cfg.Issuer, cfg.Behind), gate: p.gate, unrecorded: cfg.Authority.Refused, prefix: base + counterfoil.ResourcePath, beneath: cfg.Gateway}
 	for _, path := range metadataPaths(base) {
 		rt.handle(http.MethodGet, path, p.metadata)
 	}
-	rt.handle(http.MethodGet, resourceMetadataPath+base+gatewayPath+"{resource}", p.resourceMetadata)
-	rt.handle(http.MethodGet, resourceMetadataPath+base+gatewayPath+"{resource}/{below...}", p.resourceMetadata)
-	rt.handleOAuth(http.MethodPost, base+tokenPath, p.token)
+	rt.handle(http.MethodGet, resourceMetadataPath+base+counterfoil.ResourcePath+"{resource}", p.resourceMetadata)
+	rt.handle(http.MethodGet, resourceMetadataPath+base+counterfoil.ResourcePath+"{resource}/{below...}", p.resourceMetadata)
+	rt.handleOAuth(http.MethodPost, base+counterfoil.TokenPath, p.token)
 	rt.handleOAuth(http.MethodGet, base+jwksPath, p.jwks)
-	rt.handle(http.MethodPost, base+enrollPath, p.enroll)
+	rt.handle(http.MethodPost, base+counterfoil.EnrollPath, p.enroll)
 	rt.handle(http.MethodGet, base+ledgerPath+"/checkpoint", p.checkpoint)
 	rt.handle(http.MethodGet, base+ledgerPath+"/tile/{tile...}", p.tile)
 	return rt
@@ -52,7 +50,7 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 // gate refuses a request whose target is another server's (RFC 9112, Section
 // 3.2.2): we are nobody's proxy.
 func (p *public) gate(_ http.ResponseWriter, r *http.Request) error {
-	if r.URL.IsAbs() && (r.URL.User != nil || !strings.EqualFold(r.URL.Host, p.host)) {
+	if r.URL.IsAbs() && (r.URL.User != nil || !strings.HasPrefix(r.URL.Scheme, "http") || !strings.EqualFold(r.URL.Host, p.host)) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another server")
 	}
 	return nil
