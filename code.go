@@ -3,6 +3,7 @@ package counterfoil
 import (
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // A Code is the stable reason of a refusal or the kind of a fault: in answers,
@@ -115,6 +116,10 @@ type Wire struct {
 	Fault bool
 	Retry bool
 
+	// Reserved marks a code that nothing of this version answers with. Its name,
+	// its status and its meaning are taken for what comes next.
+	Reserved bool
+
 	Meaning string // what happened
 	Remedy  string // what the developer or the operator does
 }
@@ -149,7 +154,7 @@ var wires = []Wire{
 	{Code: RequestMalformed, Status: 400, TokenStatus: 400, OAuth: invalidRequest, Challenge: invalidRequest,
 		Meaning: "The request is not well formed: a parameter or header is missing, twice there, or of the wrong kind.",
 		Remedy:  "Read the detail; it names the parameter."},
-	{Code: PasskeyRefused, Status: 400,
+	{Code: PasskeyRefused, Status: 400, Reserved: true,
 		Meaning: "A passkey's answer did not verify.",
 		Remedy:  "Start the ceremony again and use the passkey that is enrolled here."},
 	{Code: EnrolmentRefused, Status: 400,
@@ -170,7 +175,7 @@ var wires = []Wire{
 	{Code: DetailsInvalid, Status: 400, TokenStatus: 400, OAuth: "invalid_authorization_details",
 		Meaning: "authorization_details has an unknown type or member, a member of the wrong type, or names what is not granted.",
 		Remedy:  "Send an array of objects of type " + DetailType + " in the standing form."},
-	{Code: SubjectInvalid, Status: 400, TokenStatus: 400, OAuth: invalidRequest,
+	{Code: SubjectInvalid, Status: 400, Reserved: true, TokenStatus: 400, OAuth: invalidRequest,
 		Meaning: "The subject token or the actor token is not acceptable.",
 		Remedy:  "Exchange a live token of this issuer."},
 
@@ -191,7 +196,7 @@ var wires = []Wire{
 		Remedy:  "Make a new assertion, with a new jti, for each request, retries included."},
 	{Code: AgentSuspended, Status: 401, TokenStatus: 401, OAuth: invalidClient, Challenge: invalidToken,
 		Meaning: "The agent is suspended, or this instance of it is quarantined because its key was seen in two places.",
-		Remedy:  "An administrator decides: counterfoil agent resume NAME. If the key may have been copied, enrol a new one instead."},
+		Remedy:  "An administrator decides: counterfoil agent resume NAME ends a suspension, with --release INSTANCE a quarantine. If the key may have been copied, enrol a new one instead."},
 	{Code: TokenMalformed, Status: 401, Challenge: invalidToken,
 		Meaning: "The token is not an access token of this issuer (RFC 9068), or its signature does not verify.",
 		Remedy:  "Get a token at the token endpoint; send it as it came."},
@@ -250,7 +255,7 @@ var wires = []Wire{
 	{Code: OutsideEnvironment, Status: 403,
 		Meaning: "Agent and resource are of different environments, or the call comes from a network outside the grant.",
 		Remedy:  "Run the agent where its grant allows."},
-	{Code: OutsideTask, Status: 403,
+	{Code: OutsideTask, Status: 403, Reserved: true,
 		Meaning: "The task that the token is for does not include the tool.",
 		Remedy:  "Open a task that names the tool."},
 	{Code: PolicyForbids, Status: 403,
@@ -261,17 +266,17 @@ var wires = []Wire{
 		Remedy:  "Wait for the window to pass, or ask for less."},
 	{Code: ApprovalRequired, Status: 403, TokenStatus: 400, OAuth: "access_denied",
 		Meaning: "The class needs a person's countersignature.",
-		Remedy:  "Have it approved, then repeat the identical call."},
-	{Code: ApprovalPending, Status: 403, Meaning: "The approval is not decided yet.", Remedy: "Wait, then repeat the identical call."},
-	{Code: ApprovalDenied, Status: 403, Meaning: "A person said no.", Remedy: "Do not repeat the call."},
-	{Code: ApprovalExpired, Status: 403, Meaning: "The approval's time is over.", Remedy: "Repeat the call to ask again."},
-	{Code: ApprovalSuperseded, Status: 403, Meaning: "What was approved is not what would run now: class, rule or tool changed.", Remedy: "Repeat the call to ask again under the new rule."},
-	{Code: ApprovalSpent, Status: 403, Meaning: "The approval was used.", Remedy: "Look at its outcome; a new call needs a new approval."},
-	{Code: ApprovalMismatch, Status: 403, Meaning: "The call is not the one that was approved.", Remedy: "Send exactly what was approved."},
-	{Code: ApprovalCancelled, Status: 403, Meaning: "The approval was cancelled.", Remedy: "Repeat the call to ask again."},
-	{Code: ApprovalRevoked, Status: 403, Meaning: "The approval, its agent, its task or an approver was revoked.", Remedy: "Ask the agent's owner."},
-	{Code: ApproverNotEligible, Status: 403, Meaning: "This person may not decide this approval.", Remedy: "Somebody of the approval's groups decides, never the agent's owner or requester."},
-	{Code: ApproverNotDistinct, Status: 403, Meaning: "This person or this passkey signed already.", Remedy: "A second person signs with a passkey of their own."},
+		Remedy:  "Have it approved, then repeat the identical call. Nothing can approve it in this version: ask for a tool of a routine class."},
+	{Code: ApprovalPending, Status: 403, Reserved: true, Meaning: "The approval is not decided yet.", Remedy: "Wait, then repeat the identical call."},
+	{Code: ApprovalDenied, Status: 403, Reserved: true, Meaning: "A person said no.", Remedy: "Do not repeat the call."},
+	{Code: ApprovalExpired, Status: 403, Reserved: true, Meaning: "The approval's time is over.", Remedy: "Repeat the call to ask again."},
+	{Code: ApprovalSuperseded, Status: 403, Reserved: true, Meaning: "What was approved is not what would run now: class, rule or tool changed.", Remedy: "Repeat the call to ask again under the new rule."},
+	{Code: ApprovalSpent, Status: 403, Reserved: true, Meaning: "The approval was used.", Remedy: "Look at its outcome; a new call needs a new approval."},
+	{Code: ApprovalMismatch, Status: 403, Reserved: true, Meaning: "The call is not the one that was approved.", Remedy: "Send exactly what was approved."},
+	{Code: ApprovalCancelled, Status: 403, Reserved: true, Meaning: "The approval was cancelled.", Remedy: "Repeat the call to ask again."},
+	{Code: ApprovalRevoked, Status: 403, Reserved: true, Meaning: "The approval, its agent, its task or an approver was revoked.", Remedy: "Ask the agent's owner."},
+	{Code: ApproverNotEligible, Status: 403, Reserved: true, Meaning: "This person may not decide this approval.", Remedy: "Somebody of the approval's groups decides, never the agent's owner or requester."},
+	{Code: ApproverNotDistinct, Status: 403, Reserved: true, Meaning: "This person or this passkey signed already.", Remedy: "A second person signs with a passkey of their own."},
 	{Code: RoleRequired, Status: 403, Meaning: "The role that this needs is missing.", Remedy: "Ask an administrator."},
 	{Code: OriginForbidden, Status: 403, Meaning: "The request comes from a web page of another origin.", Remedy: "Open the page at the server's own address."},
 
@@ -281,17 +286,17 @@ var wires = []Wire{
 	{Code: MethodForbidden, Status: 405, TokenStatus: 405, OAuth: invalidRequest,
 		Meaning: "The HTTP method is not taken here.",
 		Remedy:  "Use a method out of the Allow header."},
-	{Code: IdempotencyMismatch, Status: 409, Meaning: "The Idempotency-Key was used with another payload.", Remedy: "Use a new key for a new call."},
+	{Code: IdempotencyMismatch, Status: 409, Reserved: true, Meaning: "The Idempotency-Key was used with another payload.", Remedy: "Use a new key for a new call."},
 	{Code: PayloadTooLarge, Status: 413, TokenStatus: 413, OAuth: invalidRequest, Meaning: "The body, a token or a header is larger than the limit.", Remedy: "Send less; the detail names the limit."},
 	{Code: RateLimited, Status: 429, TokenStatus: 429, OAuth: invalidRequest, Retry: true, Meaning: "Too many requests.", Remedy: "Wait as Retry-After says."},
-	{Code: TooManyPending, Status: 429, Retry: true, Meaning: "Too many approvals of this agent are pending.", Remedy: "Wait for them to be decided."},
+	{Code: TooManyPending, Status: 429, Reserved: true, Retry: true, Meaning: "Too many approvals of this agent are pending.", Remedy: "Wait for them to be decided."},
 
 	{Code: LedgerUnavailable, Status: 503, TokenStatus: 503, OAuth: "temporarily_unavailable", Fault: true, Retry: true,
 		Meaning: "The decision could not be recorded, so nothing was done.",
 		Remedy:  "Repeat later. Operator: free disk space, see /readyz and the log."},
-	{Code: RevocationStale, Status: 503, TokenStatus: 503, OAuth: "temporarily_unavailable", Fault: true, Retry: true,
+	{Code: RevocationStale, Status: 503, Reserved: true, TokenStatus: 503, OAuth: "temporarily_unavailable", Fault: true, Retry: true,
 		Meaning: "What is revoked is not known freshly enough, so nothing was done.",
-		Remedy:  "Repeat later. Operator: see the lag in /metrics."},
+		Remedy:  "Repeat later. Operator: see the log of the node that answered."},
 	{Code: StoreUnavailable, Status: 503, TokenStatus: 503, OAuth: "temporarily_unavailable", Fault: true, Retry: true,
 		Meaning: "The store cannot be read, so nothing was done.",
 		Remedy:  "Repeat later. Operator: see /readyz and the log."},
@@ -328,15 +333,10 @@ func (c Code) Wire() Wire {
 }
 
 // Title is a short human title: the code with spaces.
-func (w Wire) Title() string {
-	b := []byte(w.Code)
-	for i := range b {
-		if b[i] == '_' {
-			b[i] = ' '
-		}
-	}
-	return string(b)
-}
+func (c Code) Title() string { return strings.ReplaceAll(string(c), "_", " ") }
+
+// Title is the title of the row's code.
+func (w Wire) Title() string { return w.Code.Title() }
 
 // AtToken returns status and error member at the token endpoint. What has no
 // row there is a fault of ours.

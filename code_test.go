@@ -7,8 +7,11 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,15 +22,15 @@ import (
 
 var update = flag.Bool("update", false, "write docs/errors.md anew")
 
-// declaredCodes reads the constants of type Code out of the source, so that a
-// code nobody gave a row is found.
-func declaredCodes(t *testing.T) []Code {
+// declaredCodes reads the constants of type Code out of the source, by their
+// names, so that a code nobody gave a row is found.
+func declaredCodes(t *testing.T) map[string]Code {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "code.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var codes []Code
+	codes := map[string]Code{}
 	ast.Inspect(f, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
 		if !ok {
@@ -38,7 +41,7 @@ func declaredCodes(t *testing.T) []Code {
 			if err != nil {
 				t.Fatal(err)
 			}
-			codes = append(codes, Code(s))
+			codes[spec.Names[0].Name] = Code(s)
 		}
 		return true
 	})
@@ -62,6 +65,49 @@ func TestEveryCodeHasOneRow(t *testing.T) {
 	}
 	for c := range rows {
 		t.Errorf("row %s has no constant", c)
+	}
+}
+
+// TestReservedCodesAreThoseOfNobody reads the sources: a code that something
+// answers with is not reserved, and one that nothing does is.
+func TestReservedCodesAreThoseOfNobody(t *testing.T) {
+	names := declaredCodes(t)
+	used := map[Code]bool{}
+	words := regexp.MustCompile(`[\w.]+`)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules"):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"), path == "code.go":
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		qualifier := "counterfoil."
+		if filepath.Dir(path) == "." {
+			qualifier = ""
+		}
+		for _, word := range words.FindAllString(string(text), -1) {
+			if name, ok := strings.CutPrefix(word, qualifier); ok && names[name] != "" {
+				used[names[name]] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range Wires() {
+		if w.Reserved && used[w.Code] {
+			t.Errorf("%s is used and reserved", w.Code)
+		}
+		if !w.Reserved && !used[w.Code] {
+			t.Errorf("%s is neither used nor reserved", w.Code)
+		}
 	}
 }
 
@@ -126,7 +172,12 @@ and the refusal in ` + "`_meta[\"counterfoil/refusal\"]`" + ` (HTTP 200); everyw
 `)
 	byStatus := map[int][]Wire{}
 	var statuses []int
+	var reserved []Wire
 	for _, w := range Wires() {
+		if w.Reserved {
+			reserved = append(reserved, w)
+			continue
+		}
 		if byStatus[w.Status] == nil {
 			statuses = append(statuses, w.Status)
 		}
@@ -136,26 +187,37 @@ and the refusal in ` + "`_meta[\"counterfoil/refusal\"]`" + ` (HTTP 200); everyw
 	for _, s := range statuses {
 		fmt.Fprintf(&b, "## %d %s\n\n", s, http.StatusText(s))
 		for _, w := range byStatus[s] {
-			var facts []string
-			if w.OAuth != "" {
-				status, oauth := w.AtToken()
-				facts = append(facts, fmt.Sprintf("at the token endpoint %d `%s`", status, oauth))
-			}
-			if w.Challenge != "" {
-				facts = append(facts, fmt.Sprintf("`WWW-Authenticate` error `%s`", w.Challenge))
-			}
-			if w.JSONRPC != 0 {
-				facts = append(facts, fmt.Sprintf("JSON-RPC `%d`", w.JSONRPC))
-			}
-			if w.Retry {
-				facts = append(facts, "`Retry-After` is sent")
-			}
-			fmt.Fprintf(&b, "### `%s`\n\n%s\n\n**What to do.** %s\n", w.Code, w.Meaning, w.Remedy)
-			if len(facts) > 0 {
-				fmt.Fprintf(&b, "\nOn the wire: %s.\n", strings.Join(facts, "; "))
-			}
-			b.WriteString("\n")
+			writeRow(&b, w)
 		}
 	}
+	b.WriteString("## Reserved for what comes next\n\nNothing of this version answers with these. Their names, statuses and meanings are taken.\n\n")
+	for _, w := range reserved {
+		writeRow(&b, w)
+	}
 	return bytes.TrimRight(b.Bytes(), "\n")
+}
+
+func writeRow(b *bytes.Buffer, w Wire) {
+	var facts []string
+	if w.Reserved {
+		facts = append(facts, fmt.Sprintf("HTTP %d", w.Status))
+	}
+	if w.OAuth != "" {
+		status, oauth := w.AtToken()
+		facts = append(facts, fmt.Sprintf("at the token endpoint %d `%s`", status, oauth))
+	}
+	if w.Challenge != "" {
+		facts = append(facts, fmt.Sprintf("`WWW-Authenticate` error `%s`", w.Challenge))
+	}
+	if w.JSONRPC != 0 {
+		facts = append(facts, fmt.Sprintf("JSON-RPC `%d`", w.JSONRPC))
+	}
+	if w.Retry {
+		facts = append(facts, "`Retry-After` is sent")
+	}
+	fmt.Fprintf(b, "### `%s`\n\n%s\n\n**What to do.** %s\n", w.Code, w.Meaning, w.Remedy)
+	if len(facts) > 0 {
+		fmt.Fprintf(b, "\nOn the wire: %s.\n", strings.Join(facts, "; "))
+	}
+	b.WriteString("\n")
 }

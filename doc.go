@@ -18,6 +18,15 @@
 //     it has; the class's [Tier] how much human proof that needs.
 //   - A [Refusal] is a decided no with a stable [Code]; a fault is our own
 //     failure, and the request is refused all the same.
+//   - A decision is the verdict on an action: allow or refuse. An approval is a
+//     request for human proof on one action, which a decision then spends.
+//   - An entry is one record of the ledger, an append-only Merkle tree; its
+//     index is its place there. A checkpoint is the tree's size and root hash,
+//     signed; a receipt is an entry with its proof of inclusion and a
+//     checkpoint.
+//   - A thumbprint (RFC 7638) is a key's identifier, "jkt" on the wire. The
+//     binding mode of a resource says whether tokens there must be bound to a
+//     key: [BindingRequire], and no other so far.
 //   - The owner of an agent is the [Person] accountable for it. Its epoch is
 //     a number that tokens must equal: a new epoch voids all older tokens.
 package counterfoil

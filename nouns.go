@@ -56,7 +56,8 @@ const (
 	ResourceDirect = "direct" // not fronted: tokens only
 )
 
-// Binding modes: the ladder from bearer to bound.
+// Binding modes: the ladder from bearer to bound. A manifest of this version has
+// BindingRequire alone.
 const (
 	BindingRequire = "require"
 	BindingPrefer  = "prefer"
@@ -135,7 +136,7 @@ type Agent struct {
 // Values of an Agent's Clones: what follows when one of its keys was seen in two
 // places at once.
 const (
-	ClonesQuarantine = "quarantine" // the key's instance is refused until the agent is resumed
+	ClonesQuarantine = "quarantine" // the key's instance is refused until a person releases it
 	ClonesRecord     = "record"     // the ledger says so, and nothing else happens
 )
 
@@ -233,6 +234,10 @@ type Instance struct {
 	// Suspected is when its key was last taken for cloned, or released from that.
 	// What was seen before counts no more. Zero: never.
 	Suspected time.Time
+
+	// Shown is when somebody else's use of its key was last recorded without
+	// anything that follows (ClonesRecord), or its key was released. Zero: never.
+	Shown time.Time
 }
 
 // How an Instance came to be. What a manifest declared, a manifest ends; what
@@ -247,12 +252,11 @@ const (
 type Caller struct {
 	Agent       string
 	Instance    string
-	Owner       string // for the record; not in the token
 	Environment string
 	Epoch       int64
 	Task        string
 	Subject     string   // whom the agent acts for; its own name when for itself
-	Actors      []string // delegation chain, newest first
+	Actors      []string // delegation chain, newest first; empty until tokens are exchanged
 
 	Audience string
 	TokenID  string

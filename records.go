@@ -55,6 +55,21 @@ type Live struct {
 	Epoch           int64
 }
 
+// A KeyBinding lets an instance prove with a key beside its own. The zero
+// KeyBinding binds none.
+type KeyBinding struct {
+	JKT  string
+	Most int // how many such keys the instance may have
+}
+
+// An Issuance is what a token is issued on: the use of an assertion, what has to
+// be live, and the key that it is bound to where that is not the instance's own.
+type Issuance struct {
+	Use  AssertionUse
+	Live Live
+	Bind KeyBinding
+}
+
 // A Sighting is a key at an instance and a place: one proof that verified, as the
 // entry of its request says it.
 type Sighting struct {
@@ -77,7 +92,8 @@ type Suspicion struct {
 	First, Second   Sighting
 
 	// What follows, by the agent's policy. An instance that was suspected at or
-	// after Since is not suspected again.
+	// after Since is not suspected again; of a foreign use that is only recorded,
+	// what counts is when the last one was.
 	Since      time.Time
 	Quarantine bool
 }

@@ -174,7 +174,7 @@ func (c *Connector) Serve(ctx context.Context, ln net.Listener) error {
 func (c *Connector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, err := c.rebuild(w, r)
 	if err != nil {
-		c.fail(w, r, problem{Code: err.Code, Status: err.Code.Wire().Status, Detail: err.Detail})
+		c.fail(w, r, counterfoil.Problem{Code: err.Code, Status: err.Code.Wire().Status, Detail: err.Detail})
 		return
 	}
 	c.proxy.ServeHTTP(w, out)
@@ -372,24 +372,11 @@ func (c *Connector) hide(resp *http.Response) error {
 	return nil
 }
 
-// A problem is what fail answers (RFC 9457). Type and title are filled in.
-type problem struct {
-	Type     string                      `json:"type"`
-	Title    string                      `json:"title"`
-	Status   int                         `json:"status"`
-	Code     counterfoil.Code            `json:"code"`
-	Detail   string                      `json:"detail"`
-	Approval *counterfoil.ApprovalStatus `json:"approval,omitzero"`
-}
-
-// problemType begins the URI that tells what a code means.
-const problemType = "https://github.com/counterfoil/counterfoil/blob/main/docs/errors.md#"
-
 // problemOf says how an error on the way to the resource is answered. What
 // concerns the agent's own credentials is never 401, which would make the
 // client log in, nor 400, as if the client had sent them.
-func problemOf(err error) problem {
-	p := problem{Code: counterfoil.UpstreamUnavailable, Status: http.StatusBadGateway, Detail: err.Error()}
+func problemOf(err error) counterfoil.Problem {
+	p := counterfoil.Problem{Code: counterfoil.UpstreamUnavailable, Status: http.StatusBadGateway, Detail: err.Error()}
 	var fault *counterfoil.Fault
 	if refusal, refused := counterfoil.AsRefusal(err); refused {
 		p.Code, p.Detail, p.Approval = refusal.Code, refusal.Detail, refusal.Approval
@@ -402,20 +389,21 @@ func problemOf(err error) problem {
 	return p
 }
 
-// fail answers with a problem. It is the one place that does.
-func (c *Connector) fail(w http.ResponseWriter, r *http.Request, p problem) {
+// fail answers with a problem, whose type and title it fills in. It is the one
+// place that does.
+func (c *Connector) fail(w http.ResponseWriter, r *http.Request, p counterfoil.Problem) {
 	if r.Context().Err() != nil {
 		// The client is gone, and nothing that looks whole may be written.
 		panic(http.ErrAbortHandler)
 	}
 	c.log.InfoContext(r.Context(), "request not served", "code", p.Code, "status", p.Status, "method", r.Method, "detail", p.Detail)
-	p.Type, p.Title = problemType+string(p.Code), strings.ReplaceAll(string(p.Code), "_", " ")
+	p.Type, p.Title = p.Code.Page(), p.Code.Title()
 	body, err := ijson.Marshal(p)
 	if err != nil {
 		panic(http.ErrAbortHandler) // a detail that is not UTF-8: nothing of it is sent
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", counterfoil.ProblemMedia)
 	h.Set("Cache-Control", "no-store")
 	if p.Code.Wire().Retry {
 		h.Set("Retry-After", "1")

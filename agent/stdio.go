@@ -143,7 +143,7 @@ type running struct {
 // matters: notifications/initialized must not overtake it, nor calls that.
 func (b *bridge) take(ctx context.Context, l line) {
 	if l.tooLong {
-		b.answer(jsontext.Value("null"), counterfoil.RPCInvalidRequest, problem{
+		b.answer(jsontext.Value("null"), counterfoil.RPCInvalidRequest, counterfoil.Problem{
 			Code: counterfoil.PayloadTooLarge, Detail: fmt.Sprintf("a message is larger than %d bytes", maxBody)})
 		return
 	}
@@ -166,7 +166,7 @@ func (b *bridge) take(ctx context.Context, l line) {
 // malformed answers what is not taken. Where a call can be made out in it the
 // client gets its answer, and does not wait for ever.
 func (b *bridge) malformed(text []byte, why error) {
-	p := problem{Code: counterfoil.PayloadMalformed, Detail: why.Error()}
+	p := counterfoil.Problem{Code: counterfoil.PayloadMalformed, Detail: why.Error()}
 	r, err := parseReply(text)
 	switch k := r.ID.Kind(); {
 	case err != nil:
@@ -191,9 +191,9 @@ func (b *bridge) start(ctx context.Context, m message) {
 	b.mu.Unlock()
 	if twice || tooMany {
 		cancel(nil)
-		p := problem{Code: counterfoil.RequestMalformed, Detail: "a call with this id is still running"}
+		p := counterfoil.Problem{Code: counterfoil.RequestMalformed, Detail: "a call with this id is still running"}
 		if tooMany {
-			p = problem{Code: counterfoil.RateLimited, Detail: fmt.Sprintf("%d calls run already", maxCalls)}
+			p = counterfoil.Problem{Code: counterfoil.RateLimited, Detail: fmt.Sprintf("%d calls run already", maxCalls)}
 		}
 		b.answer(m.id, counterfoil.RPCInvalidRequest, p)
 		return
@@ -369,7 +369,7 @@ type rpcError struct {
 }
 
 // answer writes an error of our own.
-func (b *bridge) answer(id jsontext.Value, code int, p problem) {
+func (b *bridge) answer(id jsontext.Value, code int, p counterfoil.Problem) {
 	e := rpcError{Code: code, Message: string(p.Code) + ": " + p.Detail}
 	e.Data.Code, e.Data.Detail, e.Data.Approval = p.Code, p.Detail, p.Approval
 	raw, err := json.Marshal(e, jsontext.AllowInvalidUTF8(true))

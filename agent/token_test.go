@@ -13,6 +13,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/agent"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 )
 
 func TestRefusalsOfTheIssuer(t *testing.T) {
@@ -181,27 +182,9 @@ func TestOneRequestForATokenHoweverManyWait(t *testing.T) {
 	}
 }
 
-// clock is a time that only the test moves.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 func TestTokenIsRenewedInTime(t *testing.T) {
 	t.Parallel()
-	k := &clock{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+	k := testkit.NewClock(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
 	w := newWorld(t, nil)
 	w.now = k.Now
 	renewing := make(chan struct{}, 1)
@@ -223,20 +206,20 @@ func TestTokenIsRenewedInTime(t *testing.T) {
 		return info.Expires
 	}
 	first := expires()
-	k.add(239 * time.Second)
+	k.Advance(239 * time.Second)
 	if expires() != first || w.asks.Load() != 1 {
 		t.Error("renewed before four fifths of its life")
 	}
-	k.add(time.Second)
+	k.Advance(time.Second)
 	if expires() != first {
 		t.Error("waited for the next token although the old one was good")
 	}
 	<-renewing // but asked for it
-	k.add(54 * time.Second)
+	k.Advance(54 * time.Second)
 	if expires() != first {
 		t.Error("a good token was not used while the next one is under way")
 	}
-	k.add(time.Second) // its last five seconds do not count
+	k.Advance(time.Second) // its last five seconds do not count
 	next := make(chan time.Time)
 	go func() {
 		info, err := tr.Token(context.Background())
@@ -273,7 +256,7 @@ func TestFailedRenewal(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			k := &clock{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+			k := testkit.NewClock(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
 			w := newWorld(t, nil)
 			w.now = k.Now
 			tr := w.transport()
@@ -291,7 +274,7 @@ func TestFailedRenewal(t *testing.T) {
 				failed <- struct{}{}
 				return true
 			}
-			k.add(250 * time.Second)
+			k.Advance(250 * time.Second)
 			if _, err := tr.Token(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -312,7 +295,7 @@ func TestFailedRenewal(t *testing.T) {
 				}
 			}
 			failing.Store(false)
-			k.add(time.Minute)
+			k.Advance(time.Minute)
 			// A flight that had not landed yet may still bring its failure.
 			for range 2 {
 				_, err := tr.Token(t.Context())

@@ -16,6 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/agent"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -25,7 +26,7 @@ func TestEachRequestIsVerifiedAndOneTokenServesThem(t *testing.T) {
 		t.Run(alg, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
-			w.key = newSigner(t, alg)
+			w.key = testkit.Signer(t, alg)
 			c := w.transport().Client()
 			for i := range 3 {
 				status, body, _ := do(t, c, "POST", w.resource+"/x%20y?a=1;b=2#f", fmt.Sprint(i))

@@ -19,6 +19,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/agent"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -61,24 +62,11 @@ func (k oneKey) Key(_ context.Context, kid string) (credential.PublicKey, error)
 	return k.PublicKey, nil
 }
 
-func newSigner(t *testing.T, alg string) *credential.Signer {
-	t.Helper()
-	key, err := credential.GenerateKey(alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := credential.NewSigner(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 func newWorld(t *testing.T, upstream http.Handler) *world {
 	t.Helper()
 	w := &world{
 		t: t, upstream: upstream, now: time.Now, tokenType: "DPoP", life: 300,
-		signing: newSigner(t, credential.ES256), key: newSigner(t, credential.Ed25519),
+		signing: testkit.Signer(t, credential.ES256), key: testkit.Signer(t, credential.Ed25519),
 		revoked: map[string]counterfoil.Code{}, seen: map[string]bool{},
 	}
 	if w.upstream == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -114,8 +115,8 @@ func attacks() []attack {
 		}, target},
 		{"DG3", "proof for the URL with another query", func(_ *system, c *call) { c.url += "?a=b" }, ""},
 
-		{"DG4", "stolen token, own key", func(s *system, c *call) { c.signer = signer(s.t, credential.ES256) }, counterfoil.ProofKeyMismatch},
-		{"DG4", "stolen token, own key of another kind", func(s *system, c *call) { c.signer = signer(s.t, credential.Ed25519) }, counterfoil.ProofKeyMismatch},
+		{"DG4", "stolen token, own key", func(s *system, c *call) { c.signer = testkit.Signer(s.t, credential.ES256) }, counterfoil.ProofKeyMismatch},
+		{"DG4", "stolen token, own key of another kind", func(s *system, c *call) { c.signer = testkit.Signer(s.t, credential.Ed25519) }, counterfoil.ProofKeyMismatch},
 
 		{"DG6", "proof 60 s old", func(s *system, c *call) { c.at = s.now.Add(-60 * time.Second) }, ""},
 		{"DG6", "proof 61 s old", func(s *system, c *call) { c.at = s.now.Add(-61 * time.Second) }, counterfoil.ProofStale},
@@ -168,7 +169,7 @@ func attacks() []attack {
 // foreign signs a token with a key that the verifier does not know.
 func foreign(s *system, change func(*credential.TokenClaims)) string {
 	other := *s
-	other.issuer = signer(s.t, credential.ES256)
+	other.issuer = testkit.Signer(s.t, credential.ES256)
 	return other.token(change)
 }
 
@@ -180,7 +181,7 @@ func TestSameKidOfAnotherIssuer(t *testing.T) {
 	_, err := s.try(nil)
 	wantDone(t, err)
 	// The kid is ours, the signature is not.
-	stranger := signer(t, credential.ES256)
+	stranger := testkit.Signer(t, credential.ES256)
 	forged := *s
 	forged.issuer = stranger
 	token := forged.token(nil)
@@ -374,7 +375,7 @@ func TestRemovedKeyStopsMatching(t *testing.T) {
 	kid := s.issuer.Public().Thumbprint()
 	delete(s.keys, kid)
 	wantRefused(t, use(), counterfoil.TokenMalformed)
-	s.keys[kid] = signer(t, credential.ES256).Public()
+	s.keys[kid] = testkit.Signer(t, credential.ES256).Public()
 	wantRefused(t, use(), counterfoil.TokenMalformed)
 	s.keys[kid] = s.issuer.Public()
 	wantDone(t, use())

@@ -8,6 +8,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -29,19 +30,6 @@ func (k keys) Key(_ context.Context, kid string) (credential.PublicKey, error) {
 	return credential.PublicKey{}, counterfoil.Refuse(counterfoil.TokenMalformed, "the key %.64q is unknown", kid)
 }
 
-func signer(t testing.TB, alg string) *credential.Signer {
-	t.Helper()
-	key, err := credential.GenerateKey(alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := credential.NewSigner(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // A system is an issuer, an agent's instance with its key, and a verifier, at
 // one injected time.
 type system struct {
@@ -56,7 +44,7 @@ type system struct {
 
 func newSystem(t testing.TB, issuerAlg, agentAlg string) *system {
 	t.Helper()
-	s := &system{t: t, now: start, issuer: signer(t, issuerAlg), agent: signer(t, agentAlg)}
+	s := &system{t: t, now: start, issuer: testkit.Signer(t, issuerAlg), agent: testkit.Signer(t, agentAlg)}
 	s.keys = keys{s.issuer.Public().Thumbprint(): s.issuer.Public()}
 	clock := func() time.Time { return s.now }
 	s.verifier = &resource.Verifier{

@@ -59,20 +59,13 @@ func originOf(url string) string {
 // refuse answers err. The text of a fault stays here, in the log, under the
 // request id that the answer has.
 func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	code := counterfoil.CodeOf(err)
-	wire := code.Wire()
-	problem := struct {
-		Title     string           `json:"title"`
-		Status    int              `json:"status"`
-		Code      counterfoil.Code `json:"code"`
-		Detail    string           `json:"detail"`
-		RequestID string           `json:"request_id"`
-	}{wire.Title(), wire.Status, code, wire.Meaning, counterfoil.NewID("req_")}
-	if refusal, ok := counterfoil.AsRefusal(err); ok {
+	problem := counterfoil.ProblemOf(err, counterfoil.NewID("req_"))
+	problem.Type = "" // who runs this server may have pages of their own
+	if _, ok := counterfoil.AsRefusal(err); ok {
 		// A detail may hold what the sender sent, in any bytes.
-		problem.Detail = strings.ToValidUTF8(refusal.Detail, "?")
+		problem.Detail = strings.ToValidUTF8(problem.Detail, "?")
 	} else {
-		v.log().ErrorContext(r.Context(), "checking a request", "code", code, "request_id", problem.RequestID, "error", err)
+		v.log().ErrorContext(r.Context(), "checking a request", "code", problem.Code, "request_id", problem.RequestID, "err", err)
 	}
 	v.setHeaders(w.Header(), err)
 	body, merr := ijson.Marshal(problem)
@@ -80,8 +73,8 @@ func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(wire.Status)
+	w.Header().Set("Content-Type", counterfoil.ProblemMedia)
+	w.WriteHeader(problem.Status)
 	_, _ = w.Write(body) // the client is gone; there is nobody to tell
 }
 

@@ -25,8 +25,7 @@ func (a *app) agentCommand() *cobra.Command {
 		},
 	}
 	c.AddCommand(a.agentListCommand(), a.agentShowCommand(), a.agentCodeCommand(), a.agentInstancesCommand(),
-		a.agentVerb("suspend", "Stop an agent until it is resumed; its tokens are void at once"),
-		a.agentVerb("resume", "Let a suspended agent and its quarantined instances work again; older tokens stay void"),
+		a.agentVerb("suspend", "Stop an agent until it is resumed; its tokens are void at once"), a.agentResumeCommand(),
 		a.agentVerb("offboard", "End an agent for good and print what that voided"))
 	return a.needsServer(c)
 }
@@ -156,24 +155,57 @@ func (a *app) agentVerb(verb, short string) *cobra.Command {
 			if verb == "offboard" {
 				return a.offboard(ctx, args[0], reason)
 			}
-			var answer struct {
-				Released []string `json:"released"`
-			}
-			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, &answer); err != nil {
+			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, nil); err != nil {
 				return err
 			}
-			done := map[string]any{"agent": args[0], "done": verb}
+			return a.print(map[string]any{"agent": args[0], "done": verb}, func(w io.Writer) {
+				fmt.Fprintf(w, "%sed %s\n", verb, args[0])
+			})
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
+	return c
+}
+
+func (a *app) agentResumeCommand() *cobra.Command {
+	var reason string
+	var release []string
+	c := &cobra.Command{
+		Use:   "resume NAME",
+		Short: "Let a suspended agent work again, or release quarantined instances; older tokens stay void",
+		Long: "Ends a suspension. Instances whose key was seen in two places stay quarantined, unless they are named with --release: " +
+			"release one only if its key was not copied.",
+		Example: "  counterfoil agent resume payroll --reason 'maintenance is over'\n" +
+			"  counterfoil agent resume payroll --release ins_8f2k --reason 'its NAT address changed'",
+		Args: cobra.ExactArgs(1),
+		RunE: a.does(func(ctx context.Context, args []string) error {
+			var answer struct {
+				Released    []string `json:"released"`
+				Quarantined []string `json:"quarantined"`
+			}
+			in := map[string]any{"reason": reason, "release": append([]string{}, release...)}
+			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/resume", in, &answer); err != nil {
+				return err
+			}
+			done := map[string]any{"agent": args[0], "done": "resume"}
 			if len(answer.Released) > 0 {
 				done["released"] = answer.Released
 			}
+			if len(answer.Quarantined) > 0 {
+				done["quarantined"] = answer.Quarantined
+			}
 			return a.print(done, func(w io.Writer) {
-				fmt.Fprintf(w, "%sed %s\n", strings.TrimSuffix(verb, "e"), args[0])
+				fmt.Fprintf(w, "resumed %s\n", args[0])
 				for _, id := range answer.Released {
 					fmt.Fprintf(w, "released instance %s, whose key was seen in two places\n", id)
+				}
+				for _, id := range answer.Quarantined {
+					fmt.Fprintf(w, "instance %s stays quarantined: its key was seen in two places; --release %s releases it\n", id, id)
 				}
 			})
 		}),
 	}
+	c.Flags().StringArrayVar(&release, "release", nil, "a quarantined instance to release (repeatable); others stay quarantined")
 	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
 	return c
 }

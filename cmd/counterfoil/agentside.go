@@ -64,7 +64,7 @@ func (id *identity) resourceURL(name string) (string, error) {
 	if err := counterfoil.CheckName(name); err != nil {
 		return "", usage("--resource: %v", err)
 	}
-	return id.issuer + "/r/" + name, nil
+	return id.issuer + counterfoil.ResourcePath + name, nil
 }
 
 // transport returns what signs this identity's requests to one resource.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 )
@@ -45,8 +46,19 @@ func TestQuarantineAndRelease(t *testing.T) {
 	if out := agent("show", "payroll", "--json"); !strings.Contains(out, `"quarantined":["`+victim.Instance+`"]`) {
 		t.Errorf("show --json: %s", out)
 	}
-	if out := agent("resume", "payroll", "--reason", "a new key is on its way"); out != "resumed payroll\nreleased instance "+victim.Instance+", whose key was seen in two places\n" {
+	// A suspension that ends frees nothing; who is named is released.
+	if out := agent("suspend", "payroll", "--reason", "maintenance"); out != "suspended payroll\n" {
+		t.Errorf("suspend: %q", out)
+	}
+	if out := agent("resume", "payroll"); out != "resumed payroll\ninstance "+victim.Instance+" stays quarantined: its key was seen in two places; --release "+victim.Instance+" releases it\n" {
 		t.Errorf("resume: %q", out)
+	}
+	if out := agent("show", "payroll"); !strings.Contains(out, "0 live instances") {
+		t.Errorf("resumed: %s", out)
+	}
+	counterfoiltest.WantRefused(t, victim.Call("get_balance", map[string]any{"account": "operating"}), counterfoil.AgentSuspended)
+	if out := agent("resume", "payroll", "--release", victim.Instance, "--reason", "a new key is on its way"); out != "resumed payroll\nreleased instance "+victim.Instance+", whose key was seen in two places\n" {
+		t.Errorf("release: %q", out)
 	}
 	if out := agent("show", "payroll"); !strings.Contains(out, "1 live instances") || strings.Contains(out, "quarantined") {
 		t.Errorf("after: %s", out)

@@ -253,7 +253,7 @@ func (d *demo) setUp() error {
 	return nil
 }
 
-func (d *demo) bankURL() string { return d.daemon.PublicURL() + "/r/bank" }
+func (d *demo) bankURL() string { return d.daemon.PublicURL() + counterfoil.ResourcePath + "bank" }
 
 // call makes a tool call as the agent and says how it ended.
 func (d *demo) call(tool, args string) (counterfoil.Code, string, error) {

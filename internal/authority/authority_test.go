@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,34 +17,17 @@ import (
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/manifest"
 	"github.com/counterfoil/counterfoil/internal/store"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
 const issuer = "https://cf.example"
 
-// A clock is set by hand.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // A house is a real store with what stands on it.
 type house struct {
 	t     *testing.T
-	clock *clock
+	clock *testkit.Clock
 	path  string
 	opt   store.Options
 	store *store.Store
@@ -56,21 +38,10 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	secret, public, err := ledger.GenerateKey("cf.example/ledger")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ledger.ParseSigner(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := ledger.ParseVerifier(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &house{t: t, clock: &clock{now: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)}, path: filepath.Join(t.TempDir(), "cf.db")}
+	signer, verifier := testkit.LogKey(t, "cf.example/ledger")
+	h := &house{t: t, clock: testkit.NewClock(time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)), path: filepath.Join(t.TempDir(), "cf.db")}
 	h.log = slog.New(slog.NewTextHandler(&h.logs, nil))
-	h.opt = store.Options{Now: h.clock.Now, Origin: "cf.example/ledger", Signer: signer, Verifier: verifier}
+	h.opt = store.Options{Now: h.clock.Now, Origin: "cf.example/ledger", Signer: signer, Verifier: verifier, Begin: true}
 	h.open()
 	return h
 }
@@ -232,14 +203,14 @@ func TestKeysRotateByThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := keys.Signer().Public().Thumbprint()
-	h.clock.advance(authority.DefaultKeyPeriod - time.Second)
+	h.clock.Advance(authority.DefaultKeyPeriod - time.Second)
 	if err := keys.Advance(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if keys.Signer().Public().Thumbprint() != first {
 		t.Fatal("the key rotated before its period was over")
 	}
-	h.clock.advance(time.Second)
+	h.clock.Advance(time.Second)
 	if err := keys.Advance(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +221,7 @@ func TestKeysRotateByThemselves(t *testing.T) {
 	if _, err := keys.Key(t.Context(), first); err != nil {
 		t.Errorf("the retired key: %v", err)
 	}
-	h.clock.advance(2 * authority.DefaultKeyPeriod)
+	h.clock.Advance(2 * authority.DefaultKeyPeriod)
 	again, err := h.keyring(kek(1))
 	if err != nil {
 		t.Fatal(err)
@@ -294,13 +265,13 @@ func TestAggregateWaitsForTheLedger(t *testing.T) {
 	a.Refused(counterfoil.ClientRefused)
 	a.Refused(counterfoil.ClientRefused)
 	a.Refused("a code that is in no table")
-	h.clock.advance(time.Minute)
+	h.clock.Advance(time.Minute)
 	if err := a.Flush(t.Context()); err == nil {
 		t.Fatal("a failed flush was not reported")
 	}
 	a.Refused(counterfoil.ClientRefused)
 	b.fail = nil
-	h.clock.advance(time.Minute)
+	h.clock.Advance(time.Minute)
 	if err := a.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -161,7 +161,7 @@ func TestAdministratorsWhoLeave(t *testing.T) {
 	h.mustApply(a, bank+payroll)
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	h.clock.advance(authority.JWKSLife)
+	h.clock.Advance(authority.JWKSLife)
 	first := h.keys.Signer().Public().Thumbprint()
 	for _, tt := range []struct {
 		name string
@@ -172,7 +172,7 @@ func TestAdministratorsWhoLeave(t *testing.T) {
 		{"delete", func() error { _, err := a.Delete(gone, counterfoil.KindPerson, "dee", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.People["dee"] == nil }},
 		{"enrol code", func() error { _, _, err := a.EnrolCode(gone, "payroll", "uid:7"); return err }, func() bool { return len(h.entries(ledger.CodeIssued)) == 1 }},
 		{"suspend", func() error { return a.Suspend(gone, "payroll", "", "uid:7") }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Suspended }},
-		{"resume", func() error { _, err := a.Resume(gone, "payroll", "", "uid:7"); return err }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Active }},
+		{"resume", func() error { _, err := a.Resume(gone, "payroll", nil, "", "uid:7"); return err }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Active }},
 		{"offboard", func() error { _, err := a.Offboard(gone, "payroll", "", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.Agents["payroll"] == nil }},
 		{"emergency", func() error { return h.keys.RotateEmergency(rotating{gone}, "uid:7") }, func() bool { return h.keys.Signer().Public().Thumbprint() != first }},
 	} {
@@ -222,7 +222,7 @@ func TestKeyringIsWhatIsStored(t *testing.T) {
 				t.Fatal(err)
 			}
 			turn := func() error {
-				h.clock.advance(authority.DefaultKeyPeriod)
+				h.clock.Advance(authority.DefaultKeyPeriod)
 				switch how {
 				case "ordered":
 					return keys.Rotate(t.Context(), "uid:7")
@@ -292,7 +292,7 @@ func TestRotationBeginsWithWhatIsStored(t *testing.T) {
 	if err := one.RotateEmergency(t.Context(), "uid:7"); err != nil {
 		t.Fatal(err)
 	}
-	h.clock.advance(authority.JWKSLife)
+	h.clock.Advance(authority.JWKSLife)
 	if err := other.Rotate(t.Context(), "uid:7"); err != nil {
 		t.Fatal(err)
 	}
@@ -336,13 +336,23 @@ func (h *house) enrol(a *authority.Authority, agent string, s *credential.Signer
 // token asks for a token of the bank, proven with another key if there is one.
 func (h *house) token(a *authority.Authority, agent string, own, prove *credential.Signer) (authority.TokenResponse, error) {
 	h.t.Helper()
+	return h.tokenOn(a, h.assertion(agent, own), prove)
+}
+
+func (h *house) assertion(agent string, own *credential.Signer) string {
+	h.t.Helper()
 	assertion, err := credential.SignAssertion(own, agent, issuer, h.clock.Now())
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	return assertion
+}
+
+// tokenOn asks on an assertion, proven with a key.
+func (h *house) tokenOn(a *authority.Authority, assertion string, prove *credential.Signer) (authority.TokenResponse, error) {
 	proof, err := credential.SignProof(prove, "POST", issuer+"/oauth/token", "", "", h.clock.Now())
 	if err != nil {
-		h.t.Fatal(err)
+		return authority.TokenResponse{}, err
 	}
 	return a.Issue(h.t.Context(), authority.TokenRequest{Proof: []string{proof}, Form: url.Values{
 		"grant_type": {authority.GrantClientCredentials}, "client_assertion_type": {authority.AssertionTypeJWT},

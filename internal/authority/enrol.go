@@ -12,7 +12,7 @@ import (
 // CodeLife is how long an agent's enrolment code is good for.
 const CodeLife = 15 * time.Minute
 
-// maxInstances bounds the live instances of one agent.
+// maxInstances bounds the instances of one agent that did not end.
 const maxInstances = 1000
 
 // An EnrolRequest asks to register the key that its proof is made with as an
@@ -38,8 +38,8 @@ func (a *Authority) EnrolCode(ctx context.Context, agent, actor string) (counter
 	if s := a.cfg.Store.AgentState(agent); s.Status != counterfoil.Active {
 		return counterfoil.Secret{}, time.Time{}, counterfoil.Refuse(counterfoil.RequestMalformed, "agent %s is %s; it cannot enrol", agent, s.Status)
 	}
-	if a.liveInstances(agent) >= maxInstances {
-		return counterfoil.Secret{}, time.Time{}, counterfoil.Refuse(counterfoil.RequestMalformed, "agent %s has %d live instances, which is the limit", agent, maxInstances)
+	if a.keptInstances(agent) >= maxInstances {
+		return counterfoil.Secret{}, time.Time{}, counterfoil.Refuse(counterfoil.RequestMalformed, "agent %s has %d instances that did not end (quarantined ones count), which is the limit; an instance ends when its key leaves the manifest, or with its agent", agent, maxInstances)
 	}
 	code, expires := newCode(), a.cfg.Now().Add(CodeLife)
 	e := &ledger.Entry{
@@ -81,7 +81,7 @@ func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time)
 	if err != nil {
 		return none, err
 	}
-	proof, err := a.checkProof(req.Proof, enrollPath, now)
+	proof, err := a.checkProof(req.Proof, counterfoil.EnrollPath, now)
 	if err != nil {
 		return none, err
 	}
@@ -90,7 +90,7 @@ func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time)
 	}
 	_, registry := a.Policy()
 	agent := registry.Agents[req.Agent]
-	if agent == nil || a.liveInstances(req.Agent) >= maxInstances {
+	if agent == nil || a.keptInstances(req.Agent) >= maxInstances {
 		return none, counterfoil.Refuse(counterfoil.EnrolmentRefused, enrolmentRefused)
 	}
 	inst := counterfoil.Instance{
@@ -116,8 +116,9 @@ func (a *Authority) instanceEntry(inst counterfoil.Instance, owner, how string) 
 	}
 }
 
-// liveInstances counts quarantined ones too: they may be released.
-func (a *Authority) liveInstances(agent string) int {
+// keptInstances counts the instances that did not end. Quarantined ones are not
+// live, and count: they may be released.
+func (a *Authority) keptInstances(agent string) int {
 	n := 0
 	for _, inst := range a.cfg.Store.Instances(agent) {
 		if !ended(inst) {

@@ -74,7 +74,7 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if err != nil {
 		return TokenResponse{}, err
 	}
-	if at.proof, err = a.checkProof(at.req.Proof, tokenPath, at.now); err != nil {
+	if at.proof, err = a.checkProof(at.req.Proof, counterfoil.TokenPath, at.now); err != nil {
 		return TokenResponse{}, err
 	}
 	// Before its key is judged: what a proof by somebody else's key shows is that
@@ -84,24 +84,29 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	}
 	at.proofUsed = true // whatever is decided now
 	if err := a.checkProofKey(at.who, at.proof); err != nil {
-		return TokenResponse{}, err
+		return TokenResponse{}, a.unlessReplayed(ctx, at, err)
 	}
 	if err := a.narrow(at); err != nil {
 		return TokenResponse{}, err
 	}
-	if at.proof.JKT != at.who.instance.JKT {
-		if err := a.bindProofKey(ctx, at); err != nil {
-			return TokenResponse{}, err
-		}
-	}
 	return a.commit(ctx, at)
 }
 
-// Paths of the endpoints that proofs are made for.
-const (
-	tokenPath  = "/oauth/token"
-	enrollPath = "/enroll"
-)
+// unlessReplayed returns the refusal of a proof's key, or assertion_replayed where
+// the assertion was used. Anybody may have seen such an assertion, so what the
+// refusal would say of its instance, up to a raised alarm that names it, is not
+// shown. The store is asked for a refusal alone: for a token, Issue decides. A key
+// that is refused uses up no assertion, like every proof that is.
+func (a *Authority) unlessReplayed(ctx context.Context, at *attempt, refusal error) error {
+	used, err := a.cfg.Store.AssertionUsed(ctx, at.use())
+	switch {
+	case err != nil:
+		return err
+	case used:
+		return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
+	}
+	return refusal
+}
 
 // checkProof checks the one DPoP proof of a request (RFC 9449, Section 4.3). The
 // URL is the configured one: what the request's Host says is the caller's word.
@@ -131,7 +136,7 @@ func (a *Authority) Nonce(asked bool) (nonce string, ok bool) {
 }
 
 // checkProofKey holds the proof's key against the agent that authenticated. The
-// store has the last word where a new key is bound.
+// store has the last word where a new key is bound: Issue.
 func (a *Authority) checkProofKey(who client, proof credential.Proof) error {
 	if proof.JKT == who.instance.JKT {
 		return nil
@@ -155,11 +160,6 @@ const (
 	proofKeysAny = "any"
 	maxProofKeys = 8
 )
-
-func (a *Authority) bindProofKey(ctx context.Context, at *attempt) error {
-	e := a.entry(ledger.ProofKeyBound, at)
-	return a.cfg.Store.BindProofKey(ctx, at.use(), at.who.instance.ID, at.proof.JKT, maxProofKeys, e)
-}
 
 func (a *Authority) useProof(ctx context.Context, proof credential.Proof) error {
 	fresh, err := a.cfg.Replay.UseOnce(ctx, proof.Hash, proof.Expires)
@@ -186,8 +186,15 @@ func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, err
 	e := a.entry(ledger.TokenIssued, at)
 	e.Decision, e.TokenJTI = ledger.Allow, claims.ID
 	e.Detail["expires"] = ledger.FormatTime(claims.Expires)
-	live := counterfoil.Live{Agent: who.agent.Name, Instance: who.instance.ID, Epoch: who.state.Epoch}
-	if err := a.cfg.Store.Issue(ctx, at.use(), live, e); err != nil {
+	i := counterfoil.Issuance{
+		Use: at.use(), Live: counterfoil.Live{Agent: who.agent.Name, Instance: who.instance.ID, Epoch: who.state.Epoch},
+	}
+	var bound *ledger.Entry
+	if at.proof.JKT != who.instance.JKT {
+		i.Bind = counterfoil.KeyBinding{JKT: at.proof.JKT, Most: maxProofKeys}
+		bound = a.entry(ledger.ProofKeyBound, at)
+	}
+	if err := a.cfg.Store.Issue(ctx, i, e, bound); err != nil {
 		return TokenResponse{}, err
 	}
 	token, err := credential.SignToken(a.cfg.Keys.Signer(), claims)
@@ -241,7 +248,7 @@ func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
 	if at.target.id == "" {
 		e.Detail["resource"] = at.form.resource // what was asked for and is not there
 	}
-	if ferr := a.cfg.Store.Refuse(ctx, e); ferr != nil {
+	if ferr := a.cfg.Store.Append(ctx, e); ferr != nil {
 		return ferr
 	}
 	if r.Code == counterfoil.ClientRefused {

@@ -145,17 +145,18 @@ func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) er
 	return a.cfg.Store.Suspend(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
 }
 
-// Resume lets a suspended agent work again, and with it its quarantined instances,
-// which it returns. It does so under an epoch that is newer than what ended, so
-// tokens from before stay void.
-func (a *Authority) Resume(ctx context.Context, agent, reason, actor string) (released []string, err error) {
+// Resume lets a suspended agent work again, and releases the quarantined instances
+// that are named, which it returns. One that is not named stays quarantined: who ends
+// a suspension has not said that a key was not copied. All of it is under a new epoch,
+// so tokens from before stay void.
+func (a *Authority) Resume(ctx context.Context, agent string, release []string, reason, actor string) (released []string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	doc, err := a.agent(agent)
 	if err != nil {
 		return nil, err
 	}
-	return a.cfg.Store.Resume(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentResumed, doc, reason, actor))
+	return a.cfg.Store.Resume(context.WithoutCancel(ctx), agent, release, lifeEntry(ledger.AgentResumed, doc, reason, actor))
 }
 
 func lifeEntry(kind ledger.Kind, agent *counterfoil.Agent, reason, actor string) *ledger.Entry {

@@ -33,14 +33,14 @@ type Directory interface {
 // uses of one assertion or one code, exactly one returns nil.
 type Recorder interface {
 	Append(ctx context.Context, e *ledger.Entry) error
-	Refuse(ctx context.Context, e *ledger.Entry) error
 	// Issue uses up the assertion: assertion_replayed when it was used, and
-	// client_refused when what has to be live is not.
-	Issue(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error
-	// BindProofKey gives an instance one more proof key: key_in_use when
-	// anybody else ever had it or the instance has max, assertion_replayed when
-	// the assertion that asks was used before. It does not use it up.
-	BindProofKey(ctx context.Context, by counterfoil.AssertionUse, instance, jkt string, max int, e *ledger.Entry) error
+	// client_refused when what has to be live is not. Where a key is to be bound,
+	// bound is recorded before issued, unless the instance has the key already:
+	// key_in_use when anybody else ever had it, proof_key_mismatch when the
+	// instance has too many. bound is nil where no key is to be bound.
+	Issue(ctx context.Context, i counterfoil.Issuance, issued, bound *ledger.Entry) error
+	// AssertionUsed reports whether Issue was done with it, as of a moment ago.
+	AssertionUsed(ctx context.Context, use counterfoil.AssertionUse) (bool, error)
 	PutCode(ctx context.Context, code counterfoil.EnrolmentCode, e *ledger.Entry) error
 	// Enroll spends the code of the instance's agent: enrolment_refused when
 	// there is none, key_in_use when anybody ever had the key.
@@ -53,8 +53,9 @@ type Recorder interface {
 type Registrar interface {
 	Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error
 	Suspend(ctx context.Context, agent string, e *ledger.Entry) error
-	// Resume releases the agent's quarantined instances too, and returns them.
-	Resume(ctx context.Context, agent string, e *ledger.Entry) (released []string, err error)
+	// Resume ends a suspension and releases those quarantined instances that are
+	// named, which it returns: all of them, or it is refused.
+	Resume(ctx context.Context, agent string, release []string, e *ledger.Entry) (released []string, err error)
 	// Suspect reports whether the suspicion was news: one that is not commits
 	// nothing.
 	Suspect(ctx context.Context, s counterfoil.Suspicion, e *ledger.Entry) (news bool, err error)

@@ -9,8 +9,10 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// recordEvery is how often an agent whose clones are recorded only gets an entry
-// for two places of one instance: such an agent is in two places all day.
+// recordEvery is how often an instance whose clones are recorded only gets an entry
+// for two places, which such an agent is in all day, and how often one for a use of
+// its key by somebody else. Who else used it in between is in the refusals
+// (key_in_use), which have an entry each.
 const recordEvery = time.Hour
 
 // Suspect records that a key was seen where it cannot honestly be and, unless the
@@ -30,12 +32,12 @@ func (a *Authority) Suspect(ctx context.Context, s counterfoil.Suspicion) (news 
 	}
 	s.Quarantine = agent.Clones != counterfoil.ClonesRecord
 	switch {
+	case !s.Quarantine:
+		s.Since = s.Second.At.Add(-recordEvery)
 	case s.Second.Foreign:
 		s.Since = s.Second.At
-	case s.Quarantine:
-		s.Since = s.First.At // what was seen before the last suspicion, or before its release, was judged
 	default:
-		s.Since = s.Second.At.Add(-recordEvery)
+		s.Since = s.First.At // what was seen before the last suspicion, or before its release, was judged
 	}
 	return a.cfg.Store.Suspect(context.WithoutCancel(ctx), s, a.suspicionEntry(agent, s))
 }

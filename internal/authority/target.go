@@ -106,8 +106,8 @@ func noTarget() error {
 // findTarget compares character by character: two spellings of a URL are two
 // resources, because a token's audience is compared so too.
 func (a *Authority) findTarget(registry *counterfoil.Registry, id string) (target, bool) {
-	if name, ok := strings.CutPrefix(id, a.cfg.Issuer+"/r/"); ok {
-		if r := registry.Resources[name]; r != nil && ResourceURL(a.cfg.Issuer, r) == id {
+	if name, ok := strings.CutPrefix(id, a.cfg.Issuer+counterfoil.ResourcePath); ok {
+		if r := registry.Resources[name]; r != nil && r.ID(a.cfg.Issuer) == id {
 			return target{id, name, r}, true
 		}
 	}

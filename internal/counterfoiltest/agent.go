@@ -14,6 +14,7 @@ import (
 	"github.com/counterfoil/counterfoil/agent"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 )
 
 // An Agent is one enrolled instance with its key.
@@ -36,15 +37,7 @@ func (s *System) Agent(name string) *Agent {
 // NewSigner makes a key that nobody knows.
 func NewSigner(t testing.TB, alg string) *credential.Signer {
 	t.Helper()
-	private, err := credential.GenerateKey(alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := credential.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
+	return testkit.Signer(t, alg)
 }
 
 // AgentWith is Agent with a key of the test's choice.

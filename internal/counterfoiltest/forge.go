@@ -132,7 +132,7 @@ func NewTokenRequest(t testing.TB, issuer, resource, agent string, signer *crede
 			"resource":              {resource},
 		},
 		Assertion: ForgeAssertion(signer, agent, issuer, now),
-		Proof:     ForgeProof(t, signer, http.MethodPost, issuer+"/oauth/token", now),
+		Proof:     ForgeProof(t, signer, http.MethodPost, issuer+counterfoil.TokenPath, now),
 	}
 }
 

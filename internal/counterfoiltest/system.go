@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
 	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/daemon"
@@ -242,7 +243,7 @@ func (s *System) Issuer() string { return s.daemon.PublicURL() }
 func (s *System) ManagementURL() string { return s.daemon.ManagementURL() }
 
 // BankURL is the bank's identifier at the gateway.
-func (s *System) BankURL() string { return s.Issuer() + "/r/bank" }
+func (s *System) BankURL() string { return s.Issuer() + counterfoil.ResourcePath + "bank" }
 
 // BankUpstream is where the bank itself listens.
 func (s *System) BankUpstream() string { return s.bankURL }

@@ -2,13 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/counterfoil/counterfoil/internal/store"
-	"github.com/counterfoil/counterfoil/internal/web"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -30,23 +30,16 @@ func (b books) Tile(ctx context.Context, path string) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, nil
 	}
-	size, _ := b.Store.Head()
-	// The tile's last hash covers entries up to this index.
-	if end := (t.N<<t.H + int64(t.W)) << (t.L * t.H); end > size || end <= 0 {
+	data, err := b.ReadTile(ctx, t)
+	if errors.Is(err, store.ErrNoEntry) {
 		return nil, false, nil
 	}
-	data, err := b.ReadTile(ctx, t)
 	return data, err == nil, err
 }
 
 // Range calls each with the entries from one index to before another.
 func (b books) Range(ctx context.Context, from, to int64, each func(entry []byte) error) error {
 	return b.Entries(ctx, from, to, func(_ int64, entry []byte) error { return each(entry) })
-}
-
-// Find returns the newest entries that the filter chooses.
-func (b books) Find(ctx context.Context, f web.Filter) ([]*ledger.Entry, error) {
-	return b.Store.Find(ctx, store.Filter(f))
 }
 
 // Export writes the log as it is now.

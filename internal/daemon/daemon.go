@@ -115,13 +115,17 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.openStore(ctx, kek, fresh); err != nil {
+	key, err := d.openStore(ctx, kek, fresh)
+	if err != nil {
 		return err
 	}
 	started := &ledger.Entry{Kind: ledger.ServerStarted, Detail: map[string]any{
 		"version": d.opt.Version, "issuer": cfg.Public.URL, "dev": cfg.Dev, "clock_confirmed": cfg.ConfirmClock,
 	}}
 	if err := d.store.Append(ctx, started); err != nil {
+		return err
+	}
+	if err := key.settle(cfg.Data); err != nil {
 		return err
 	}
 	if err := d.openEngines(ctx, kek); err != nil {
@@ -172,22 +176,22 @@ func (d *Daemon) listen(name string, l *Listener, fallback string) (net.Listener
 	return ln, nil
 }
 
-func (d *Daemon) openStore(ctx context.Context, kek []byte, fresh bool) error {
+func (d *Daemon) openStore(ctx context.Context, kek []byte, fresh bool) (logKey, error) {
 	origin := logOrigin(d.cfg.Public.URL)
 	key, err := loadLogKey(d.cfg.Data, origin, kek, fresh)
 	if err != nil {
-		return err
+		return key, err
 	}
 	d.store, err = store.Open(ctx, d.cfg.Storage, store.Options{
-		Now: d.opt.Now, Origin: origin, Signer: key.signer, Verifier: key.verifier,
+		Now: d.opt.Now, Origin: origin, Signer: key.signer, Verifier: key.verifier, Begin: key.begins,
 		Places: d.cfg.Checkpoints, Log: d.opt.Log, ConfirmClock: d.cfg.ConfirmClock,
 	})
 	if err != nil {
-		return err
+		return key, err
 	}
 	d.books = books{d.store, key.verifier}
 	d.onUndo(func() { d.store.Close() })
-	return nil
+	return key, nil
 }
 
 // openEngines makes what decides, on the store that is open.
@@ -195,6 +199,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	cfg, now := &d.cfg, d.opt.Now
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerStore(registry, d.store)
 	tally := web.NewTally(registry)
 	source := web.Source(cfg.proxies())
 
@@ -227,7 +232,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 		Verifier: &resource.Verifier{
 			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
 		},
-		Recorder: d.store, Live: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
+		Recorder: d.store, Revocation: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
 		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
 		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
 	})
@@ -286,25 +291,50 @@ func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (l
 	if err != nil {
 		return false, fmt.Errorf("reading back the proofs that were used: %w", err)
 	}
-	limited, err := d.store.Find(ctx, store.Filter{Kind: ledger.RefusedAggregate, Code: counterfoil.RateLimited, Since: since, Limit: 1})
+	limited, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.RefusedAggregate, Code: counterfoil.RateLimited, Since: since, Limit: 1})
 	if err != nil {
 		return false, fmt.Errorf("reading back which requests were refused for their rate: %w", err)
 	}
 	return d.cfg.ConfirmClock || len(limited) > 0, nil
 }
 
+// maxSecret bounds a credential: it becomes a header.
+const maxSecret = 8 << 10
+
 // secret reads an upstream's credential. It is read at each use, so that a
 // rotated file counts at once; the manifest has checked that the name has no
-// path in it.
+// path in it. A link may point elsewhere in the folder, as those of mounted
+// volumes do, and nowhere else.
 func (d *Daemon) secret(file string) (counterfoil.Secret, error) {
+	var none counterfoil.Secret
 	if file != filepath.Base(file) || file == "." || file == ".." {
-		return counterfoil.Secret{}, fmt.Errorf("reading a secret: %q is not a file name", file)
+		return none, fmt.Errorf("reading a secret: %q is not a file name", file)
 	}
-	b, err := readPrivate(filepath.Join(d.cfg.SecretsDir, file))
+	dir, err := filepath.EvalSymlinks(d.cfg.SecretsDir)
 	if err != nil {
-		return counterfoil.Secret{}, err
+		return none, fmt.Errorf("reading a secret: %w", err)
 	}
-	return counterfoil.NewSecret(strings.TrimRight(string(b), "\r\n")), nil
+	path, err := filepath.EvalSymlinks(filepath.Join(dir, file))
+	if err != nil {
+		return none, fmt.Errorf("reading a secret: %w", err)
+	}
+	if inside, err := filepath.Rel(dir, path); err != nil || !filepath.IsLocal(inside) {
+		return none, fmt.Errorf("reading a secret: %s is a link out of %s", file, d.cfg.SecretsDir)
+	}
+	b, err := readPrivate(path)
+	if err != nil {
+		return none, err
+	}
+	text := strings.TrimRight(string(b), "\r\n")
+	switch {
+	case text == "":
+		return none, fmt.Errorf("reading a secret: %s is empty", file)
+	case len(text) > maxSecret:
+		return none, fmt.Errorf("reading a secret: %s is larger than %d bytes", file, maxSecret)
+	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return none, fmt.Errorf("reading a secret: %s has a line break or another control character within", file)
+	}
+	return counterfoil.NewSecret(text), nil
 }
 
 // credential reports why a credential's file cannot be used.

@@ -25,11 +25,17 @@ const LedgerKeyName = "ledger.pub"
 // the key with it.
 const sealedLogKey = "ledger.key"
 
+// newLogKey is that file until the log has its first entry. So a folder with a
+// sealedLogKey has had a log, and one whose first start failed half-way has not:
+// it begins its log at the next.
+const newLogKey = "ledger.key.new"
+
 const logKeyPurpose = "ledger/signing-key"
 
 type logKey struct {
 	signer   note.Signer
 	verifier note.Verifier
+	begins   bool // no log of this key has an entry yet, as far as its file says
 }
 
 // logOrigin names the log after its issuer, without the scheme (C2SP
@@ -47,11 +53,16 @@ func logOrigin(issuer string) string {
 func loadLogKey(dir, origin string, kek []byte, fresh bool) (logKey, error) {
 	path := filepath.Join(dir, sealedLogKey)
 	text, err := readPrivate(path)
+	begins := errors.Is(err, fs.ErrNotExist)
+	if begins {
+		path = filepath.Join(dir, newLogKey)
+		text, err = readPrivate(path)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && fresh:
 		return makeLogKey(dir, origin, kek)
 	case errors.Is(err, fs.ErrNotExist):
-		return logKey{}, fmt.Errorf("there is a ledger but not its signing key at %s: put back that file from where this folder was copied; a new key would make another log", path)
+		return logKey{}, fmt.Errorf("there is a ledger but not its signing key at %s: put back that file from where this folder was copied; a new key would make another log", filepath.Join(dir, sealedLogKey))
 	case err != nil:
 		return logKey{}, err
 	}
@@ -79,7 +90,24 @@ func loadLogKey(dir, origin string, kek []byte, fresh bool) (logKey, error) {
 	if verifier.Name() != signer.Name() || verifier.KeyHash() != signer.KeyHash() {
 		return logKey{}, fmt.Errorf("the ledger's public key at %s is not that of %s: put back a copy of the file", public, path)
 	}
-	return logKey{signer, verifier}, nil
+	return logKey{signer, verifier, begins}, nil
+}
+
+// settle says on the disk that the log has an entry: from now on a database
+// that is not there is one that was lost. A crash before it leaves a log of one
+// entry that nobody was told of, and the next start settles.
+func (k logKey) settle(dir string) error {
+	if !k.begins {
+		return nil
+	}
+	err := os.Rename(filepath.Join(dir, newLogKey), filepath.Join(dir, sealedLogKey))
+	if err == nil {
+		err = syncFolder(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the ledger's key: %w", err)
+	}
+	return nil
 }
 
 // makeLogKey writes the public half first: a crash between the two leaves a
@@ -104,20 +132,23 @@ func makeLogKey(dir, origin string, kek []byte) (logKey, error) {
 	if err := writePrivate(filepath.Join(dir, LedgerKeyName), []byte(public+"\n")); err != nil {
 		return logKey{}, err
 	}
-	if err := writePrivate(filepath.Join(dir, sealedLogKey), []byte(base64.StdEncoding.EncodeToString(sealed)+"\n")); err != nil {
+	if err := writePrivate(filepath.Join(dir, newLogKey), []byte(base64.StdEncoding.EncodeToString(sealed)+"\n")); err != nil {
 		return logKey{}, err
 	}
-	return logKey{signer, verifier}, nil
+	return logKey{signer, verifier, true}, nil
 }
 
-// isFresh reports whether the configuration's database does not exist yet.
+// isFresh reports whether the data folder has never had a ledger: neither a
+// database nor the key of one is there.
 func isFresh(cfg *Config) (bool, error) {
-	_, err := os.Stat(strings.TrimPrefix(cfg.Storage, "sqlite:"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+	for _, path := range []string{strings.TrimPrefix(cfg.Storage, "sqlite:"), filepath.Join(cfg.Data, sealedLogKey)} {
+		_, err := os.Stat(path)
+		if err == nil {
+			return false, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, fmt.Errorf("looking for the ledger: %w", err)
+		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("looking for the database: %w", err)
-	}
-	return false, nil
+	return true, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/store"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
@@ -37,19 +38,8 @@ func TestWhatAStartKnowsOfUsedProofs(t *testing.T) {
 			now := start
 			clock := func() time.Time { return now }
 			const origin = "localhost/ledger"
-			secret, public, err := ledger.GenerateKey(origin)
-			if err != nil {
-				t.Fatal(err)
-			}
-			signer, err := ledger.ParseSigner(secret)
-			if err != nil {
-				t.Fatal(err)
-			}
-			verifier, err := ledger.ParseVerifier(public)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "s.db"), store.Options{Now: clock, Origin: origin, Signer: signer, Verifier: verifier})
+			signer, verifier := testkit.LogKey(t, origin)
+			s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "s.db"), store.Options{Now: clock, Origin: origin, Signer: signer, Verifier: verifier, Begin: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,10 +11,16 @@ import (
 
 // A Log is the ledger as it is followed.
 type Log interface {
-	// Follow calls fn with the sightings of the log in their order: those from
-	// back before the newest one on, or earlier, and then each new one once it is
-	// committed, until ctx ends or fn returns an error. Commits do not wait for it.
-	Follow(ctx context.Context, back time.Duration, fn func(counterfoil.Sighting) error) error
+	// Begin returns the index to follow from after a start: the sightings before it
+	// were judged, and are older by more than back than the last one that was.
+	Begin(ctx context.Context, back time.Duration) (from int64, err error)
+	// Follow calls fn with the sightings of the log in their order: those of the
+	// entries from an index on, and then each new one once it is committed, until
+	// ctx ends or fn returns an error. Commits do not wait for it.
+	Follow(ctx context.Context, from int64, fn func(counterfoil.Sighting) error) error
+	// Judged remembers for the next start that the sightings before an index were
+	// judged. It is cheap, and may forget the last second.
+	Judged(next int64)
 }
 
 // Keys say whose a live key is.
@@ -53,17 +59,14 @@ func NewSightings(cfg Config) *Sightings { return &Sightings{cfg} }
 // pause is how long Run waits before it tries again what failed.
 const pause = time.Second
 
-// Run follows the log until ctx ends. It begins two windows before the newest
-// sighting, so that neither a stop nor what was not told before it hides a clone.
+// Run follows the log until ctx ends. It begins where the last run ended judging,
+// and reads two windows more for where each instance was then, so that no stop hides
+// a clone, however far behind it was. What fails is tried again from the sighting
+// on that was not judged yet, with all that was seen before it.
 func (s *Sightings) Run(ctx context.Context) {
+	f := follower{Sightings: s, watch: newWatch(s.cfg.Window, s.cfg.Keys.ProofKey), next: -1}
 	for {
-		w := newWatch(s.cfg.Window, s.cfg.Keys.ProofKey)
-		err := s.cfg.Log.Follow(ctx, 2*s.cfg.Window, func(seen counterfoil.Sighting) error {
-			if suspicion, suspect := w.see(seen); suspect {
-				return s.raise(ctx, suspicion)
-			}
-			return nil
-		})
+		err := f.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -72,6 +75,36 @@ func (s *Sightings) Run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// A follower is how far a Run is.
+type follower struct {
+	*Sightings
+	watch *watch
+	next  int64 // the entry to go on from; -1 before it is known where to begin
+}
+
+// follow returns when the log cannot be read, or ctx ends.
+func (f *follower) follow(ctx context.Context) error {
+	if f.next < 0 {
+		from, err := f.cfg.Log.Begin(ctx, 2*f.cfg.Window)
+		if err != nil {
+			return err
+		}
+		f.next = from
+	}
+	return f.cfg.Log.Follow(ctx, f.next, func(seen counterfoil.Sighting) error {
+		if suspicion, suspect := f.watch.see(seen); suspect {
+			if err := f.raise(ctx, suspicion); err != nil {
+				return err
+			}
+		}
+		// A crash before this is durable judges the sighting twice, which is no
+		// news to the alarm; one after it loses nothing.
+		f.next = seen.Entry + 1
+		f.cfg.Log.Judged(f.next)
+		return nil
+	})
 }
 
 // raise tells the alarm, again and again where that fails. Sightings that come

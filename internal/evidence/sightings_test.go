@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,22 +145,38 @@ func TestWatchForgets(t *testing.T) {
 // scripted is a log, and an alarm that fails as often as it is told.
 type scripted struct {
 	seen   []counterfoil.Sighting
-	broken int // times that following fails
-	fail   int // times that the alarm fails
-	backs  []time.Duration
+	lost   int         // times that it cannot be found where to begin
+	broken map[int]int // times that following fails, by how many sightings were read then
+	fail   int         // times that the alarm fails
+	back   time.Duration
+	begun  int     // times that following began anew
+	judged []int64 // what it was told of
 	told   []counterfoil.Suspicion
 }
 
-func (s *scripted) Follow(ctx context.Context, back time.Duration, fn func(counterfoil.Sighting) error) error {
-	s.backs = append(s.backs, back)
-	for _, seen := range s.seen {
-		if err := fn(seen); err != nil {
+func (s *scripted) Begin(_ context.Context, back time.Duration) (int64, error) {
+	if s.lost > 0 {
+		s.lost--
+		return 0, errors.New("the log cannot be read")
+	}
+	s.back, s.begun = back, s.begun+1
+	return 0, nil
+}
+
+func (s *scripted) Judged(next int64) { s.judged = append(s.judged, next) }
+
+func (s *scripted) Follow(ctx context.Context, from int64, fn func(counterfoil.Sighting) error) error {
+	for i := range len(s.seen) + 1 {
+		if s.broken[i] > 0 {
+			s.broken[i]--
+			return errors.New("the log cannot be read")
+		}
+		if i == len(s.seen) || s.seen[i].Entry < from {
+			continue
+		}
+		if err := fn(s.seen[i]); err != nil {
 			return err
 		}
-	}
-	if s.broken > 0 {
-		s.broken--
-		return errors.New("the log cannot be read")
 	}
 	<-ctx.Done()
 	return ctx.Err()
@@ -176,22 +193,31 @@ func (s *scripted) Suspect(_ context.Context, p counterfoil.Suspicion) (bool, er
 	return len(s.told) == 1, nil
 }
 
-// What cannot be recorded, or read, is tried again until it can.
+// What cannot be recorded, or read, is tried again until it can, from where it
+// failed and with what was seen before: however old that is by then.
 func TestSightingsTryAgain(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name         string
-		broken, fail int
-		told, raised int
-		after        time.Duration
+		name   string
+		lost   int
+		broken map[int]int
+		fail   int
+		after  time.Duration
 	}{
-		{"all is well", 0, 0, 1, 1, 0},
-		{"the ledger is full for a while", 0, 3, 1, 1, 3 * pause},
-		{"the log cannot be read for a while", 2, 0, 3, 1, 2 * pause}, // told again what it was told, which is no news
+		{"all is well", 0, nil, 0, 0},
+		{"the ledger is full for a while", 0, nil, 3, 3 * pause},
+		{"the log cannot be read at first", 2, nil, 0, 2 * pause},
+		{"the log cannot be read between the two sightings", 0, map[int]int{1: 3}, 0, 3 * pause},
+		{"the log cannot be read after them", 0, map[int]int{2: 2}, 0, 2 * pause},
+		{"one thing after the other", 1, map[int]int{0: 1, 1: 1, 2: 1, 3: 1}, 1, 6 * pause},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &scripted{seen: []counterfoil.Sighting{at(0, "i", "192.0.2.1"), at(1, "i", "192.0.2.2")}, broken: c.broken, fail: c.fail}
+				// Long after the two, an instance is seen that nobody suspects.
+				log := &scripted{
+					seen: []counterfoil.Sighting{at(0, "i", "192.0.2.1"), at(1, "i", "192.0.2.2"), at(10000, "j", "192.0.2.1")},
+					lost: c.lost, broken: c.broken, fail: c.fail,
+				}
 				raised := 0
 				s := NewSightings(Config{
 					Log: log, Keys: log, Alarm: log, Window: window, Raised: func() { raised++ }, Logger: slog.New(slog.DiscardHandler),
@@ -201,8 +227,14 @@ func TestSightingsTryAgain(t *testing.T) {
 				go func() { s.Run(ctx); close(ended) }()
 				<-time.After(c.after)
 				synctest.Wait()
-				if len(log.told) != c.told || raised != c.raised || log.backs[0] != 2*window {
-					t.Errorf("told %d times, %d were news; followed from %v back", len(log.told), raised, log.backs)
+				if len(log.told) != 1 || raised != 1 || log.told[0].First.Entry != 0 || log.told[0].Second.Entry != 1 {
+					t.Errorf("told of %+v, %d were news", log.told, raised)
+				}
+				if log.back != 2*window || log.begun != 1 {
+					t.Errorf("begun %d times, %v back", log.begun, log.back)
+				}
+				if !slices.Equal(log.judged, []int64{1, 2, 10001}) {
+					t.Errorf("judged is what is before %v", log.judged)
 				}
 				stop()
 				<-ended
@@ -222,6 +254,9 @@ func TestSightingsEndWhileTheyTryAgain(t *testing.T) {
 		s.Run(ctx)
 		if tried := 1<<30 - log.fail; tried < 9 || tried > 11 {
 			t.Errorf("tried %d times in %d seconds", tried, 10)
+		}
+		if len(log.judged) != 0 {
+			t.Errorf("what is not recorded counts as judged: %v", log.judged)
 		}
 	})
 }

@@ -113,7 +113,7 @@ func drawNoun(t *rapid.T) any {
 		maybe("aaguid", func() { n.Authenticators = []string{"08987058-cadc-4b81-b6e1-30de50dcbe96"} })
 		return n
 	case 2:
-		n := &counterfoil.Resource{Name: name, Type: "http", Environment: drawName(t, "env"), Binding: "prefer", Upstream: "https://x.example:8443/a?"[:24]}
+		n := &counterfoil.Resource{Name: name, Type: "http", Environment: drawName(t, "env"), Binding: "require", Upstream: "https://x.example:8443/a?"[:24]}
 		maybe("credential", func() { n.Credential = &counterfoil.UpstreamCredential{Header: "X-Api", File: "k.1"} })
 		maybe("prefix", func() {
 			n.Credential = &counterfoil.UpstreamCredential{Header: "X-Api", Prefix: drawText(t, "prefix"), File: "k"}

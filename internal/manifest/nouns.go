@@ -352,7 +352,7 @@ func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resour
 	m["environment"] = d.text(&r.Environment, counterfoil.CheckName)
 	m["upstream"] = d.text(&r.Upstream, checkUpstream)
 	m["public_url"] = d.text(&r.PublicURL, checkPublicURL)
-	m["binding"] = d.enum(&r.Binding, counterfoil.BindingObserve, counterfoil.BindingPrefer, counterfoil.BindingRequire)
+	m["binding"] = d.binding(&r.Binding)
 	m["credential"] = func(n *yaml.Node, at string) {
 		r.Credential = &counterfoil.UpstreamCredential{}
 		d.object(n, at, members{
@@ -374,6 +374,19 @@ func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resour
 		d.resourceWhole(n, r, nodes)
 	}
 	return r
+}
+
+// binding takes the one mode that the gateway enforces. A mode that is only
+// declared would be published to agents and not be what they meet.
+func (d *doc) binding(dst *string) handler {
+	take := d.enum(dst, counterfoil.BindingRequire)
+	return func(n *yaml.Node, at string) {
+		if n.Value == counterfoil.BindingObserve || n.Value == counterfoil.BindingPrefer {
+			d.fail(n, at, "binding modes other than require are not in this version")
+			return
+		}
+		take(n, at)
+	}
 }
 
 // resourceWhole checks what concerns several members of a resource at once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -55,11 +56,6 @@ func (s *Store) Append(ctx context.Context, e *ledger.Entry) error {
 		return fmt.Errorf("appending a %s entry: calls are decided and finished", e.Kind)
 	}
 	return s.record(ctx, e, &decision{})
-}
-
-// Refuse commits the entry of a refusal. Nothing is changed by a refusal.
-func (s *Store) Refuse(ctx context.Context, e *ledger.Entry) error {
-	return s.Append(ctx, e)
 }
 
 // Decide commits a call.decided. When the payload is not nil the entry gets a
@@ -115,20 +111,70 @@ func (s *Store) Finish(ctx context.Context, e *ledger.Entry) error {
 // instance and epoch are live at that moment, or it is refused (client_refused,
 // agent_suspended, assertion_replayed). The caller must not make the token
 // before Issue has returned nil.
-func (s *Store) Issue(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error {
-	if use.Agent == "" || use.ID == "" || use.Until.IsZero() {
+//
+// Where a key is to be bound, its proof_key.bound is committed before the token in
+// the same transaction, so that one assertion binds one key at most, and none
+// without a token. A key that the instance has already is no news: bound is not
+// recorded. A key that is or was anybody else's is refused (key_in_use), one too
+// many too (proof_key_mismatch); both use up no assertion.
+func (s *Store) Issue(ctx context.Context, i counterfoil.Issuance, issued, bound *ledger.Entry) error {
+	if i.Use.Agent == "" || i.Use.ID == "" || i.Use.Until.IsZero() {
 		return errors.New("issuing a token without the use of an assertion")
 	}
-	return s.record(ctx, e, &decision{effect: func(w writer) error {
-		n, err := w.exec(useAssertion, assertionKey(use), millis(use.Until), live.Agent, live.Epoch, live.Instance)
-		if err != nil {
-			return fmt.Errorf("using an assertion: %w", err)
+	if (i.Bind.JKT == "") != (bound == nil) {
+		return errors.New("issuing a token: a key is bound with the entry that says so, or neither")
+	}
+	if bound == nil {
+		return s.record(ctx, issued, &decision{effect: func(w writer) error { return useUp(w, i) }})
+	}
+	d := &decision{entries: []*ledger.Entry{bound, issued}, sighting: sightingOf(issued)}
+	var err error
+	if d.drafts, err = prepare(d.entries); err != nil {
+		return err
+	}
+	known := false
+	d.effect = func(w writer) error {
+		if err := useUp(w, i); err != nil {
+			return err
 		}
-		if n == 1 {
-			return nil
+		var err error
+		if known, err = bindProofKey(w, i.Live, i.Bind); known {
+			d.entries, d.drafts = d.entries[1:], d.drafts[1:] // the token alone
 		}
-		return whyNotIssued(w, live)
-	}})
+		return err
+	}
+	d.learn = func(v *views) {
+		if !known {
+			v.keys[i.Bind.JKT] = keyView{agent: i.Live.Agent, instance: i.Live.Instance, live: true}
+		}
+	}
+	return s.commit(ctx, d)
+}
+
+// useUp uses up the assertion for what is live.
+func useUp(w writer, i counterfoil.Issuance) error {
+	n, err := w.exec(useAssertion, assertionKey(i.Use), millis(i.Use.Until), i.Live.Agent, i.Live.Epoch, i.Live.Instance)
+	if err != nil {
+		return fmt.Errorf("using an assertion: %w", err)
+	}
+	if n == 1 {
+		return nil
+	}
+	return whyNotIssued(w, i.Live)
+}
+
+// AssertionUsed reports whether a token was issued on an assertion. It decides
+// nothing, as one may be issued at this moment: Issue does.
+func (s *Store) AssertionUsed(ctx context.Context, use counterfoil.AssertionUse) (bool, error) {
+	var one int64
+	err := s.reads.QueryRowContext(ctx, sqliteTexts[findAssertion], assertionKey(use)).Scan(&one)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	}
+	return false, counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading an assertion: %w", err))
 }
 
 // assertionKey is what an assertion's id is remembered by. An agent's name has no
@@ -283,85 +329,38 @@ func learnInstance(v *views, i counterfoil.Instance) {
 	v.addInstance(i)
 }
 
-// BindProofKey commits that an instance proves with one more key, of which it
-// may have most live ones beside its own. A key that this instance has already
-// is no news: nothing is committed. A key that is or was anybody else's is
-// refused (key_in_use), one too many too (proof_key_mismatch), and so is whoever
-// comes with an assertion that was used (assertion_replayed): anybody may have
-// seen that one. It is not used up here; Issue does that, for the token that the
-// key is for.
-func (s *Store) BindProofKey(ctx context.Context, by counterfoil.AssertionUse, instance, jkt string, most int, e *ledger.Entry) error {
-	agent := by.Agent
-	if agent == "" || by.ID == "" || instance == "" || jkt == "" {
-		return errors.New("binding a proof key: agent, assertion, instance or thumbprint is missing")
-	}
-	err := s.record(ctx, e, &decision{
-		effect: func(w writer) error {
-			used := false
-			err := w.query(findAssertion, func([]driver.Value) error { used = true; return nil }, assertionKey(by))
-			switch {
-			case err != nil:
-				return fmt.Errorf("reading an assertion: %w", err)
-			case used:
-				return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
-			}
-			return bindProofKey(w, agent, instance, jkt, int64(most))
-		},
-		learn: func(v *views) {
-			v.keys[jkt] = keyView{agent: agent, instance: instance, live: true}
-		},
-	})
-	if errors.Is(err, errKnown) {
-		return nil
-	}
-	return err
-}
-
 // errKnown says that there is nothing to change and so nothing to record.
 var errKnown = errors.New("known already")
 
-func bindProofKey(w writer, agent, instance, jkt string, most int64) error {
-	live := false
-	err := w.query(liveInstance, func([]driver.Value) error { live = true; return nil }, instance, agent)
-	if err != nil {
-		return fmt.Errorf("reading an instance: %w", err)
-	}
-	if !live {
-		status, err := instanceRow(w, instance, agent)
-		if err == nil && status == counterfoil.Quarantined {
-			err = quarantined(agent, instance)
-		}
-		if err != nil {
-			return err
-		}
-		return counterfoil.Refuse(counterfoil.ClientRefused, "instance %q of agent %q is not live", instance, agent)
-	}
-	known, ours := false, false
+// bindProofKey gives an instance that is live one more key to prove with, and
+// reports whether it has the key already.
+func bindProofKey(w writer, live counterfoil.Live, bind counterfoil.KeyBinding) (known bool, err error) {
+	found := false
 	err = w.query(keyOwner, func(r []driver.Value) error {
-		known = true
-		ours = r[0].(string) == agent && r[1].(string) == instance && r[2].(int64) == 1
+		found = true
+		known = r[0].(string) == live.Agent && r[1].(string) == live.Instance && r[2].(int64) == 1
 		return nil
-	}, jkt)
+	}, bind.JKT)
 	switch {
 	case err != nil:
-		return fmt.Errorf("reading a key: %w", err)
-	case ours:
-		return errKnown
+		return false, fmt.Errorf("reading a key: %w", err)
 	case known:
-		return counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", jkt)
+		return true, nil
+	case found:
+		return false, counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", bind.JKT)
 	}
 	var n int64
-	err = w.query(countProofKeys, func(r []driver.Value) error { n = r[0].(int64); return nil }, instance)
+	err = w.query(countProofKeys, func(r []driver.Value) error { n = r[0].(int64); return nil }, live.Instance)
 	if err != nil {
-		return fmt.Errorf("counting proof keys: %w", err)
+		return false, fmt.Errorf("counting proof keys: %w", err)
 	}
-	if n >= most {
-		return counterfoil.Refuse(counterfoil.ProofKeyMismatch, "instance %q has %d proof keys already; use one of them", instance, n)
+	if n >= int64(bind.Most) {
+		return false, counterfoil.Refuse(counterfoil.ProofKeyMismatch, "instance %q has %d proof keys already; use one of them", live.Instance, n)
 	}
-	if _, err := w.exec(insertKey, jkt, agent, instance, int64(0)); err != nil {
-		return fmt.Errorf("keeping a key: %w", err)
+	if _, err := w.exec(insertKey, bind.JKT, live.Agent, live.Instance, int64(0)); err != nil {
+		return false, fmt.Errorf("keeping a key: %w", err)
 	}
-	return nil
+	return false, nil
 }
 
 // PinTool commits the digest of a tool's definition; how says who or what

@@ -54,6 +54,12 @@ func steps(t *testing.T) []step {
 	status := func(want counterfoil.Status) func(*Store) bool {
 		return func(s *Store) bool { return s.AgentState("payroll").Status == want }
 	}
+	used := func(id string) func(*Store) bool {
+		return func(s *Store) bool {
+			used, err := s.AssertionUsed(context.Background(), counterfoil.AssertionUse{Agent: "payroll", ID: id})
+			return err == nil && used
+		}
+	}
 	var call ledger.Entry
 	return []step{
 		{"apply", false, ledger.AgentCreated, func(ctx context.Context, s *Store) error {
@@ -71,13 +77,14 @@ func steps(t *testing.T) []step {
 		{"enrol", true, ledger.InstanceEnrolled, func(ctx context.Context, s *Store) error {
 			return s.Enroll(ctx, code("payroll", "x").Hash, instance("ins_1", "payroll"), entry(ledger.InstanceEnrolled, "payroll"))
 		}, func(s *Store) bool { _, ok := s.Instance("ins_1"); return ok }},
-		{"bind", false, ledger.ProofKeyBound, func(ctx context.Context, s *Store) error {
-			return s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll"))
-		}, func(s *Store) bool { _, _, ok := s.ProofKey("bound"); return ok }},
 		{"issue", true, ledger.TokenIssued, func(ctx context.Context, s *Store) error {
-			live := counterfoil.Live{Agent: "payroll", Instance: "ins_1", Epoch: s.AgentState("payroll").Epoch}
-			return s.Issue(ctx, counterfoil.AssertionUse{Agent: "payroll", ID: "1", Until: newClock().now.Add(time.Hour)}, live, entry(ledger.TokenIssued, "payroll"))
-		}, nil},
+			return s.Issue(ctx, s.issuance("payroll", "ins_1", "1"), entry(ledger.TokenIssued, "payroll"), nil)
+		}, used("1")},
+		{"bind and issue", true, ledger.ProofKeyBound, func(ctx context.Context, s *Store) error {
+			i := s.issuance("payroll", "ins_1", "2")
+			i.Bind = counterfoil.KeyBinding{JKT: "bound", Most: 8}
+			return s.Issue(ctx, i, entry(ledger.TokenIssued, "payroll"), entry(ledger.ProofKeyBound, "payroll"))
+		}, func(s *Store) bool { _, _, ok := s.ProofKey("bound"); return ok && used("2")(s) }},
 		{"decide", false, ledger.CallDecided, func(ctx context.Context, s *Store) error {
 			e := decided("payroll")
 			err := s.Decide(ctx, e, []byte(`{}`))
@@ -101,14 +108,14 @@ func steps(t *testing.T) []step {
 			return s.SaveKeys(ctx, from, []counterfoil.SigningKey{{KID: "k", Purpose: "p", Alg: "a", State: "next", JWK: []byte(`{}`)}}, entry(ledger.KeyRotated, ""))
 		}, func(s *Store) bool { keys, err := s.Keys(context.Background()); return err == nil && len(keys) == 1 }},
 		{"suspect", false, ledger.CloneSuspected, func(ctx context.Context, s *Store) error {
-			_, err := s.Suspect(ctx, suspicion("ins_1", newClock().now, true), entry(ledger.CloneSuspected, "payroll"))
+			_, err := s.Suspect(ctx, suspicion("ins_1", newClock().Now(), true), entry(ledger.CloneSuspected, "payroll"))
 			return err
 		}, func(s *Store) bool { i, _ := s.Instance("ins_1"); return i.Status == counterfoil.Quarantined }},
 		{"suspend", true, ledger.AgentSuspended, func(ctx context.Context, s *Store) error {
 			return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll"))
 		}, status(counterfoil.Suspended)},
 		{"resume", true, ledger.AgentResumed, func(ctx context.Context, s *Store) error {
-			_, err := s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll"))
+			_, err := s.Resume(ctx, "payroll", []string{"ins_1"}, entry(ledger.AgentResumed, "payroll"))
 			return err
 		}, func(s *Store) bool {
 			i, _ := s.Instance("ins_1")
@@ -235,7 +242,7 @@ func checkStep(t *testing.T, s *Store, st step, err error) {
 
 func recorded(t *testing.T, s *Store, kind ledger.Kind) int {
 	t.Helper()
-	found, err := s.Find(context.Background(), Filter{Kind: kind})
+	found, err := s.Find(context.Background(), ledger.Filter{Kind: kind})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +496,7 @@ func TestCallersWhoLeave(t *testing.T) {
 	if err := s.Wait(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	found, err := s.Find(t.Context(), Filter{})
+	found, err := s.Find(t.Context(), ledger.Filter{})
 	if err != nil || len(found) != 2 {
 		t.Fatalf("%d entries, %v", len(found), err)
 	}
@@ -519,19 +526,19 @@ func TestClockStepsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.clock.Add(-backstep)
+	f.clock.Advance(-backstep)
 	second, err := put()
 	if err != nil || second.Time != first.Time {
 		t.Errorf("a small step back: %s then %s, %v", first.Time, second.Time, err)
 	}
-	f.clock.Add(-time.Millisecond)
+	f.clock.Advance(-time.Millisecond)
 	if _, err := put(); counterfoil.CodeOf(err) != counterfoil.LedgerUnavailable || !strings.Contains(err.Error(), "clock") {
 		t.Errorf("a large step back: %v", err)
 	}
 	if s.Ready() == nil {
 		t.Error("it is ready")
 	}
-	f.clock.Add(time.Hour)
+	f.clock.Advance(time.Hour)
 	probe <- time.Now()
 	probe <- time.Now()
 	if err := s.Ready(); err != nil {

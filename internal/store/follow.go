@@ -40,7 +40,9 @@ func (f *feed) put(members []*decision, at string) {
 		if when.IsZero() {
 			when, _ = ledger.ParseTime(at) // the sequencer wrote it
 		}
-		d.sighting.Entry, d.sighting.At = d.index, when
+		// Of a decision's entries the last one is the sighting: a key is bound
+		// before the token that it was bound for.
+		d.sighting.Entry, d.sighting.At = d.index+int64(len(d.drafts))-1, when
 		f.waiting = append(f.waiting, d.sighting)
 	}
 	if len(f.waiting) > maxFeed {
@@ -74,20 +76,17 @@ func (f *feed) close() {
 	f.arrived, f.waiting, f.dropped = nil, nil, false
 }
 
-// Follow calls fn with the sightings of the log in their order: those from back
-// before the newest one on, and maybe some older ones that were committed with
-// them, and then each new one once it is committed, until ctx ends or fn returns an
-// error. Commits do not wait for it. One at a time follows.
-func (s *Store) Follow(ctx context.Context, back time.Duration, fn func(counterfoil.Sighting) error) error {
+// Follow calls fn with the sightings of the log in their order: those of the
+// entries from an index on, and then each new one once it is committed, until ctx
+// ends or fn returns an error. Commits do not wait for it. One at a time follows.
+func (s *Store) Follow(ctx context.Context, from int64, fn func(counterfoil.Sighting) error) error {
 	arrived := s.feed.open() // nothing is missed from here on
 	defer s.feed.close()
-	next, err := s.backTo(ctx, back)
-	if err != nil {
-		return err
-	}
+	next := from
 	var some []counterfoil.Sighting
 	for behind := true; ; {
 		if behind {
+			var err error
 			if next, err = s.readSightings(ctx, next, fn); err != nil {
 				return err
 			}
@@ -127,11 +126,30 @@ func (s *Store) readSightings(ctx context.Context, from int64, fn func(counterfo
 	return max(from, size), err
 }
 
-// backTo returns the index of an entry before which no sighting is wanted: those
-// before are older than the newest one by more than back.
-func (s *Store) backTo(ctx context.Context, back time.Duration) (int64, error) {
-	from, bound := s.Size(), ""
-	err := s.backwards(ctx, func(g segment) (bool, error) {
+// Judged remembers that the sightings of all entries before next need not be looked
+// at again; whoever follows calls it, and an index that is not beyond the last one is
+// no news. It is written with a commit, once a second, and when the store is closed:
+// a crash forgets what was judged since, and it is judged again.
+func (s *Store) Judged(next int64) {
+	if next > s.judged.Load() {
+		s.judged.Store(next)
+	}
+}
+
+// notJudged is what Judged was told last where nobody wrote it down: in a database
+// that an older version made.
+const notJudged = -1
+
+// Begin returns where to follow from after a start: an index such that the sightings
+// before it are judged, and older by more than back than the last one that is. In a
+// database of an older version what is there counts as judged.
+func (s *Store) Begin(ctx context.Context, back time.Duration) (int64, error) {
+	end := s.judged.Load()
+	if end == notJudged {
+		end = s.Size()
+	}
+	from, bound := end, ""
+	err := s.backwards(ctx, end, func(g segment) (bool, error) {
 		if bound != "" {
 			if newest(g.data) < bound {
 				return false, nil
@@ -139,7 +157,7 @@ func (s *Store) backTo(ctx context.Context, back time.Duration) (int64, error) {
 			from = g.first
 			return true, nil
 		}
-		err := g.each(g.first, g.first+g.count, func(_ int64, entry []byte) error {
+		err := g.each(g.first, end, func(_ int64, entry []byte) error {
 			seen, err := readSighting(entry)
 			if err == nil && seen.JKT != "" {
 				bound, from = ledger.FormatTime(seen.At.Add(-back)), g.first
@@ -170,9 +188,9 @@ func readSighting(entry []byte) (counterfoil.Sighting, error) {
 // sightingOf returns what an entry says of a key, without the entry's place: the
 // zero Sighting when it says nothing.
 //
-// A refused token request is none, unless it is the key that is refused: the
-// instance is that of its assertion, which may be one that was used before and is
-// anybody's then.
+// A refused token request is none, unless it is the key that is refused: its instance
+// is that of its assertion, which may be one that was used before and is anybody's
+// then. A key is judged beside an assertion that was not used.
 func sightingOf(e *ledger.Entry) counterfoil.Sighting {
 	foreign := e.Kind == ledger.TokenRefused && e.Code == counterfoil.KeyInUse
 	if e.Proof == "" || e.Kind == ledger.CallFinished || e.Kind == ledger.TokenRefused && !foreign {

@@ -45,8 +45,8 @@ func FuzzReadBack(f *testing.F) {
 		if e.Proof == "" && len(proofs) > 0 || e.Proof != "" && (len(proofs) != 1 || proofs[0] != e.Proof) {
 			t.Fatalf("%q has the proof %q, read as %q", entry, e.Proof, proofs)
 		}
-		for _, want := range []Filter{{Agent: e.Agent}, {Kind: e.Kind}, {RequestID: e.RequestID}, {Code: e.Code}, {Tool: e.Tool}} {
-			if ok, _, err := matches(entry, want.wanted()); err != nil || !ok {
+		for _, want := range []ledger.Filter{{Agent: e.Agent}, {Kind: e.Kind}, {RequestID: e.RequestID}, {Code: e.Code}, {Tool: e.Tool}} {
+			if ok, _, err := matches(entry, wantedBy(want)); err != nil || !ok {
 				t.Fatalf("%q is not found by %+v: %v", entry, want, err)
 			}
 		}

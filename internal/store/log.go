@@ -37,19 +37,6 @@ func (s *Store) Size() int64 {
 	return s.tree.Size()
 }
 
-// LastEntryTime returns the time of the newest entry, the zero Time when there
-// is none.
-func (s *Store) LastEntryTime() time.Time {
-	s.mu.RLock()
-	last := s.last
-	s.mu.RUnlock()
-	t, err := ledger.ParseTime(last)
-	if err != nil {
-		return time.Time{}
-	}
-	return t
-}
-
 // Wait returns when the log has more than size entries, or the context ends.
 func (s *Store) Wait(ctx context.Context, size int64) error {
 	for {
@@ -159,10 +146,9 @@ func (s *Store) Entries(ctx context.Context, from, to int64, fn func(index int64
 	return err
 }
 
-// backwards calls fn with the segments from the newest to the oldest, until it
-// returns false.
-func (s *Store) backwards(ctx context.Context, fn func(segment) (bool, error)) error {
-	before := int64(math.MaxInt64)
+// backwards calls fn with the segments that begin before an index, from the newest
+// to the oldest, until it returns false.
+func (s *Store) backwards(ctx context.Context, before int64, fn func(segment) (bool, error)) error {
 	for before > 0 {
 		list, err := s.readSegments(ctx, textDataBefore, before)
 		if err != nil || len(list) == 0 {
@@ -179,25 +165,14 @@ func (s *Store) backwards(ctx context.Context, fn func(segment) (bool, error)) e
 	return nil
 }
 
-// A Filter chooses entries. Empty members choose every entry.
-type Filter struct {
-	Kind      ledger.Kind
-	Agent     string
-	Tool      string
-	Code      counterfoil.Code
-	RequestID string
-	Since     time.Time
-	Limit     int // the most that are wanted; 100 when zero
-}
-
 // Find returns the newest entries that the filter chooses, newest first.
 //
 // There is no index, as each would cost every call about what the entry itself
 // costs. Find reads backwards from the newest entry and passes over whole
 // segments that do not have the wanted text: a rare entry is found at the speed
 // of reading the file.
-func (s *Store) Find(ctx context.Context, f Filter) ([]*ledger.Entry, error) {
-	want := f.wanted()
+func (s *Store) Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, error) {
+	want := wantedBy(f)
 	limit := f.Limit
 	if limit <= 0 {
 		limit = 100
@@ -207,7 +182,7 @@ func (s *Store) Find(ctx context.Context, f Filter) ([]*ledger.Entry, error) {
 		since = ledger.FormatTime(f.Since)
 	}
 	var found []*ledger.Entry
-	err := s.backwards(ctx, func(g segment) (bool, error) {
+	err := s.backwards(ctx, math.MaxInt64, func(g segment) (bool, error) {
 		for _, w := range want {
 			if !bytes.Contains(g.data, w.needle) {
 				return since == "" || newest(g.data) >= since, nil
@@ -254,7 +229,8 @@ type wanted struct {
 	needle      []byte
 }
 
-func (f Filter) wanted() []wanted {
+// wantedBy returns what a filter asks for beside the time.
+func wantedBy(f ledger.Filter) []wanted {
 	var out []wanted
 	for _, m := range []wanted{
 		{name: "request_id", value: f.RequestID}, {name: "agent", value: f.Agent}, {name: "tool", value: f.Tool},
@@ -301,7 +277,7 @@ func newest(data []byte) string {
 func (s *Store) RecentProofs(ctx context.Context, since time.Time, fn func(hash string, at time.Time)) error {
 	bound := ledger.FormatTime(since)
 	r := proofReader{fn: fn}
-	return s.backwards(ctx, func(g segment) (bool, error) {
+	return s.backwards(ctx, math.MaxInt64, func(g segment) (bool, error) {
 		if newest(g.data) < bound {
 			return false, nil
 		}
@@ -423,7 +399,7 @@ func (s *Store) readHashes(ctx context.Context, entry int64) (hashSegment, error
 	var g hashSegment
 	err := s.reads.QueryRowContext(ctx, textSegmentOf, entry).Scan(&g.first, &g.count, &g.hashes)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && entry >= g.first+g.count {
-		return hashSegment{}, fmt.Errorf("hash of entry %d: %w", entry, ErrNoEntry)
+		return hashSegment{}, fmt.Errorf("the ledger is damaged: the hash of entry %d is not there", entry)
 	}
 	if err != nil {
 		return hashSegment{}, readFault(err)

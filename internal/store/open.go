@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,8 @@ const recheck = 1 << 16
 // when there is none. It refuses, with a text that says what to do, when the
 // file is not a sound database of ours or was written by a newer version, when
 // another process has it, when the log is smaller than or different from what a
-// checkpoint place says, and when the clock stands before the last entry.
+// checkpoint place says, when it is gone though it was begun before, and when
+// the clock stands before the last entry.
 //
 // Calls that were allowed and have no end are ended, with the outcome unknown.
 func Open(ctx context.Context, url string, opt Options) (*Store, error) {
@@ -77,13 +79,27 @@ func (s *Store) release() {
 	_ = s.lock.release() // nothing was written through it
 }
 
-const advice = "; restore a backup with `counterfoil restore`, or move the file away to begin an empty log"
+// advice is what an operator can do about a log that is damaged, gone or not the
+// newest (docs/operating.md, Backup). Moving the database away is no way out: it
+// would begin a second log under the key of the first.
+const advice = "; counterfoil restore is not in this version: put back the newest copy of the whole data folder, " +
+	"or begin a new data folder, with checkpoint places of its own, and enrol agents anew"
+
+// errNoLog is a log without an entry where Options.Begin does not allow one.
+var errNoLog = errors.New("the ledger is gone: its key has signed one, and here is none" + advice)
 
 // open does everything that only reads, but for bringing the schema up to date.
 func (s *Store) open(ctx context.Context) error {
 	var err error
 	if s.lock, err = takeLock(s.path + ".lock"); err != nil {
 		return err
+	}
+	if !s.opt.Begin {
+		// Refused before the file is made, so that nobody takes an empty one
+		// for what is left of the log.
+		if info, err := os.Stat(s.path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			return errNoLog
+		}
 	}
 	size, err := createFile(s.path)
 	if err != nil {
@@ -104,6 +120,9 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.loadLog(ctx); err != nil {
+		return err
+	}
+	if err := s.loadJudged(); err != nil {
 		return err
 	}
 	if err := s.checkClock(); err != nil {
@@ -168,7 +187,7 @@ func (s *Store) ownLog() error {
 	for _, step := range []struct {
 		s    statement
 		args []driver.Value
-	}{{begin, nil}, {putMeta, []driver.Value{"origin", s.opt.Origin}}, {putMeta, []driver.Value{"revision", "1"}}, {commit, nil}} {
+	}{{begin, nil}, {putMeta, []driver.Value{"origin", s.opt.Origin}}, {putMeta, []driver.Value{"revision", "1"}}, {putMeta, []driver.Value{"judged", "0"}}, {commit, nil}} {
 		if _, err := w.exec(step.s, step.args...); err != nil {
 			abort(w)
 			return fmt.Errorf("beginning a log: %w", err)
@@ -184,6 +203,9 @@ func (s *Store) loadLog(ctx context.Context) error {
 	size, err := readSize(s.seq.w)
 	if err != nil {
 		return fmt.Errorf("reading the head of the log: %w", err)
+	}
+	if size == 0 && !s.opt.Begin {
+		return errNoLog
 	}
 	hashes := s.Hashes(ctx)
 	tree, err := ledger.LoadTree(size, hashes)
@@ -218,8 +240,27 @@ func (s *Store) loadLog(ctx context.Context) error {
 	if err := s.replayOpen(ctx, saved.Size, size, s.seq.open); err != nil {
 		return err
 	}
-	s.tree, s.last = tree, last
+	s.tree = tree
 	s.seq.tree, s.seq.last, s.seq.openSeen = tree, last, saved.Size
+	return nil
+}
+
+// loadJudged reads how far sightings were judged.
+func (s *Store) loadJudged() error {
+	judged := int64(notJudged)
+	err := s.seq.w.query(getMeta, func(r []driver.Value) error {
+		n, err := strconv.ParseInt(r[0].(string), 10, 64)
+		if err != nil || n < 0 || n > s.tree.Size() {
+			return fmt.Errorf("%q is no index of the log", r[0])
+		}
+		judged = n
+		return nil
+	}, "judged")
+	if err != nil {
+		return fmt.Errorf("reading how far the log was followed: %w", err)
+	}
+	s.judged.Store(judged)
+	s.seq.judgedSaved = judged
 	return nil
 }
 
@@ -254,10 +295,10 @@ func (s *Store) rehash(ctx context.Context, from int64, want ledger.Tree, hashes
 func (s *Store) checkClock() error {
 	now := s.opt.Now()
 	s.seq.latest = now
-	if s.last == "" {
+	if s.seq.last == "" {
 		return nil
 	}
-	last, err := ledger.ParseTime(s.last)
+	last, err := ledger.ParseTime(s.seq.last)
 	if err != nil {
 		return fmt.Errorf("reading the last entry: %w", err)
 	}
@@ -266,9 +307,9 @@ func (s *Store) checkClock() error {
 	}
 	if !s.opt.ConfirmClock {
 		return fmt.Errorf("the clock says %s, but the last entry is of %s: set the clock right, or, when it is right, start once with --confirm-clock",
-			ledger.FormatTime(now), s.last)
+			ledger.FormatTime(now), s.seq.last)
 	}
-	s.opt.Log.Warn("the clock stands before the last entry and was confirmed", "clock", ledger.FormatTime(now), "last", s.last)
+	s.opt.Log.Warn("the clock stands before the last entry and was confirmed", "clock", ledger.FormatTime(now), "last", s.seq.last)
 	return nil
 }
 

@@ -78,7 +78,7 @@ func (f *fixture) write(path string, b []byte) {
 // same store starts before it was done.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	const restore = "run `counterfoil restore`"
+	const restore = advice // and nothing that would begin a second log
 	for name, row := range map[string]struct {
 		spoil func(*fixture)
 		want  []string
@@ -131,9 +131,16 @@ func TestOpenRefuses(t *testing.T) {
 			[]string{"not one of this log", restore}},
 		"a checkpoint that is none": {func(f *fixture) { f.write(f.place(), []byte("x")) }, []string{"not one of this log", restore}},
 		"an empty checkpoint":       {func(f *fixture) { f.write(f.place(), nil) }, []string{"not one of this log", restore}},
-		"a clock that is behind":    {func(f *fixture) { f.clock.Add(-backstep - time.Millisecond) }, []string{"the clock says 2026-11-21T11:59:54.999000Z", "--confirm-clock"}},
-		"no folder":                 {func(f *fixture) { os.RemoveAll(f.dir) }, []string{"does not exist"}},
-		"a folder in its place":     {func(f *fixture) { os.Remove(f.db()); os.Mkdir(f.db(), 0o700) }, []string{"is a directory"}},
+		"a clock that is behind":    {func(f *fixture) { f.clock.Advance(-backstep - time.Millisecond) }, []string{"the clock says 2026-11-21T11:59:54.999000Z", "--confirm-clock"}},
+		"no file":                   {func(f *fixture) { f.opt.Begin = false; os.Remove(f.db()); os.Remove(f.place()) }, []string{"the ledger is gone", restore}},
+		"no entry": {func(f *fixture) {
+			f.opt.Begin = false
+			os.Remove(f.place())
+			f.edit(`DELETE FROM segments`)
+		}, []string{restore}},
+		"an empty file and no checkpoint": {func(f *fixture) { f.opt.Begin = false; os.Remove(f.place()); f.write(f.db(), nil) }, []string{"the ledger is gone", restore}},
+		"no folder":                       {func(f *fixture) { os.RemoveAll(f.dir) }, []string{"does not exist"}},
+		"a folder in its place":           {func(f *fixture) { os.Remove(f.db()); os.Mkdir(f.db(), 0o700) }, []string{"is a directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -216,13 +223,13 @@ func TestConfirmedClock(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.fill(1)
-	f.clock.Add(-time.Hour)
+	f.clock.Advance(-time.Hour)
 	s := f.open(func(o *Options) { o.ConfirmClock = true })
 	e := entry(ledger.ServerStarted, "")
 	if err := s.Append(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	if e.Time != ledger.FormatTime(newClock().now) {
+	if e.Time != ledger.FormatTime(newClock().Now()) {
 		t.Errorf("the entry is dated %s, before the one before it", e.Time)
 	}
 	f.checkLedger(s, nil)
@@ -279,7 +286,7 @@ func TestCrash(t *testing.T) {
 	if n, _ := again.Head(); n != size+int64(len(open)) {
 		t.Errorf("%d entries and %d open calls became %d entries", size, len(open), n)
 	}
-	ends, err := again.Find(ctx, Filter{Kind: ledger.CallFinished, Limit: len(open)})
+	ends, err := again.Find(ctx, ledger.Filter{Kind: ledger.CallFinished, Limit: len(open)})
 	if err != nil {
 		t.Fatal(err)
 	}

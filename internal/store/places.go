@@ -44,17 +44,17 @@ func (p place) check(v note.Verifier, size int64, hashes tlog.HashReader) (*ledg
 	}
 	c, err := ledger.OpenCheckpoint(b, v)
 	if err != nil {
-		return nil, fmt.Errorf("the checkpoint in %s is not one of this log: %w; when key or log were restored, run `counterfoil restore`", p.path, err)
+		return nil, fmt.Errorf("the checkpoint in %s is not one of this log: %w; the key or the place is another log's%s", p.path, err, advice)
 	}
 	if c.Size > size {
-		return nil, fmt.Errorf("the log has %d entries, the checkpoint in %s says that it had %d: an old copy was put in its place; run `counterfoil restore`", size, p.path, c.Size)
+		return nil, fmt.Errorf("the log has %d entries, the checkpoint in %s says that it had %d: an old copy was put in its place%s", size, p.path, c.Size, advice)
 	}
 	root, err := tlog.TreeHash(c.Size, hashes)
 	if err != nil {
 		return nil, fmt.Errorf("reading the tree: %w", err)
 	}
 	if root != c.Hash {
-		return nil, fmt.Errorf("the first %d entries are not those that the checkpoint in %s signs: the log was changed; run `counterfoil restore`", c.Size, p.path)
+		return nil, fmt.Errorf("the first %d entries are not those that the checkpoint in %s signs: the log was changed%s", c.Size, p.path, advice)
 	}
 	return &c, nil
 }
@@ -110,14 +110,14 @@ func (s *Store) sign() (ledger.Checkpoint, error) {
 func (s *Store) keepCheckpoint() error {
 	c, err := s.sign()
 	if err != nil {
-		s.opt.Log.Error("signing a checkpoint", "error", err)
+		s.opt.Log.Error("signing a checkpoint", "err", err)
 		return err
 	}
 	var errs []error
 	for _, p := range s.places {
 		if err := p.write(c.Note); err != nil {
 			s.stats.places.Add(1)
-			s.opt.Log.Error("keeping a checkpoint", "place", p.path, "error", err)
+			s.opt.Log.Error("keeping a checkpoint", "place", p.path, "err", err)
 			errs = append(errs, fmt.Errorf("keeping the checkpoint in %s: %w", p.path, err))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -301,34 +302,36 @@ func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) erro
 	return err
 }
 
-// Resume commits that a suspended agent is active again and that its quarantined
-// instances, which it returns, are too. Tokens from before stay void: the epoch is
-// the one that the suspension gave, or a new one where there was none.
-func (s *Store) Resume(ctx context.Context, agent string, e *ledger.Entry) (released []string, err error) {
+// Resume commits that a suspended agent is active again, and that the quarantined
+// instances that are named, which it returns, are released; others stay as they
+// are, so that whoever ends a suspension frees no key that was copied. It is
+// refused (request_malformed) as a whole when one of them is not a quarantined
+// instance of the agent, and when there is nothing to do. The epoch is a new one,
+// so that tokens from before stay void.
+func (s *Store) Resume(ctx context.Context, agent string, release []string, e *ledger.Entry) (released []string, err error) {
+	release = slices.Compact(slices.Sorted(slices.Values(release)))
 	c, err := s.live(ctx, agent, e,
 		func(c *lifeChange, w writer) error {
-			n, err := w.exec(resumeAgent, agent, c.now)
+			n, err := w.exec(resumeAgent, agent, c.now, len(release) > 0)
 			if err != nil {
 				return fmt.Errorf("resuming agent %q: %w", agent, err)
 			}
 			if n != 1 {
-				return wrongState(w, agent, "resumed")
+				return notResumed(w, agent)
 			}
-			if c.released, err = texts(w, quarantinedOfAgent, agent); err != nil {
-				return err
+			for _, id := range release {
+				if err := releaseOne(w, id, agent, c.now); err != nil {
+					return err
+				}
 			}
-			if _, err := w.exec(releaseInstances, agent, c.now); err != nil {
-				return fmt.Errorf("releasing the instances of %q: %w", agent, err)
-			}
+			c.released = release
 			return nil
 		},
 		func(c *lifeChange, v *views) {
-			for _, id := range v.ofAgent[agent] {
+			now := fromMillis(c.now)
+			for _, id := range c.released {
 				i := v.instances[id]
-				if i.Status == counterfoil.Offboarded {
-					continue
-				}
-				i.Status, i.Suspected = counterfoil.Active, later(i.Suspected, fromMillis(c.now))
+				i.Status, i.Suspected, i.Shown = counterfoil.Active, later(i.Suspected, now), later(i.Shown, now)
 				v.instances[id] = i
 			}
 		})
@@ -338,18 +341,68 @@ func (s *Store) Resume(ctx context.Context, agent string, e *ledger.Entry) (rele
 	return c.released, nil
 }
 
+// releaseOne releases a quarantined instance: what was seen of its key until now
+// counts no more.
+func releaseOne(w writer, id, agent string, now int64) error {
+	n, err := w.exec(releaseInstance, id, agent, now)
+	if err != nil {
+		return fmt.Errorf("releasing an instance: %w", err)
+	}
+	if n == 1 {
+		return nil
+	}
+	status, err := instanceRow(w, id, agent)
+	if err != nil {
+		return err
+	}
+	if status == "" {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q has no instance %.80q; nothing was released", agent, id)
+	}
+	return counterfoil.Refuse(counterfoil.RequestMalformed, "instance %.80q of agent %q is %s, not quarantined; nothing was released", id, agent, status)
+}
+
+// notResumed says why there is nothing to resume, and what would be.
+func notResumed(w writer, agent string) error {
+	status, _, err := agentRow(w, agent)
+	if err != nil {
+		return err
+	}
+	if status != counterfoil.Active {
+		return wrongState(w, agent, "resumed")
+	}
+	var n int64
+	err = w.query(countQuarantined, func(r []driver.Value) error { n = r[0].(int64); return nil }, agent)
+	if err != nil {
+		return fmt.Errorf("counting the quarantined instances of %q: %w", agent, err)
+	}
+	if n == 0 {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q is active and has no quarantined instance: there is nothing to resume", agent)
+	}
+	return counterfoil.Refuse(counterfoil.RequestMalformed,
+		"agent %q is not suspended, and %d of its instances are quarantined: counterfoil agent show NAME lists them, counterfoil agent resume NAME --release INSTANCE releases one", agent, n)
+}
+
 // Suspect commits a suspicion and, where it says so, with it that the instance is
 // quarantined. It reports false, and nothing is recorded, when the instance ended,
 // is quarantined, or was suspected since: the same sightings are one suspicion,
 // however often they are read.
 func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.Entry) (bool, error) {
-	if i, ok := s.Instance(p.Instance); !ok || i.Status != counterfoil.Active || !i.Suspected.Before(fromMillis(millis(p.Since))) {
-		return false, nil // and the statement below decides, where it does not know yet
+	if i, ok := s.Instance(p.Instance); !ok || !isNews(i, p) {
+		return false, nil // and the statements below decide, where it does not know yet
 	}
 	now := fromMillis(millis(later(s.opt.Now(), p.Second.At)))
+	// An agent that is in two places all day is not a thief of its own key: what
+	// somebody else does with it has an hour of its own.
+	shown := p.Second.Foreign && !p.Quarantine
 	err := s.record(ctx, e, &decision{
 		effect: func(w writer) error {
-			n, err := w.exec(suspectInstance, p.Instance, p.Agent, millis(now), millis(p.Since), p.Quarantine)
+			var n int64
+			var err error
+			if shown {
+				n, err = w.exec(showKey, p.Instance, p.Agent, millis(now), millis(p.Since))
+			} else {
+				n, err = w.exec(suspectInstance, p.Instance, p.Agent, millis(now), millis(p.Since), p.Quarantine, p.Second.Foreign)
+			}
 			if err != nil {
 				return fmt.Errorf("suspecting instance %q: %w", p.Instance, err)
 			}
@@ -360,7 +413,12 @@ func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.
 		},
 		learn: func(v *views) {
 			i := v.instances[p.Instance]
-			if i.Suspected = later(i.Suspected, now); p.Quarantine {
+			if shown {
+				i.Shown = later(i.Shown, now)
+			} else {
+				i.Suspected = later(i.Suspected, now)
+			}
+			if p.Quarantine {
 				i.Status = counterfoil.Quarantined
 			}
 			v.instances[p.Instance] = i
@@ -370,6 +428,20 @@ func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// isNews reports whether a suspicion is, as far as is known.
+func isNews(i counterfoil.Instance, p counterfoil.Suspicion) bool {
+	since := fromMillis(millis(p.Since))
+	switch {
+	case i.Status != counterfoil.Active:
+		return false
+	case !p.Second.Foreign:
+		return i.Suspected.Before(since)
+	case p.Quarantine:
+		return i.Suspected.Before(since) && i.Shown.Before(since)
+	}
+	return i.Shown.Before(since)
 }
 
 func later(a, b time.Time) time.Time {
@@ -429,7 +501,7 @@ func offboard(c *lifeChange, w writer) (revision string, err error) {
 	if n != 1 {
 		return "", wrongState(w, c.agent, "offboarded")
 	}
-	if c.took.Instances, err = texts(w, liveInstancesOfAgent, c.agent); err != nil {
+	if c.took.Instances, err = texts(w, keptInstancesOfAgent, c.agent); err != nil {
 		return "", err
 	}
 	if c.took.Keys, err = texts(w, liveKeysOfAgent, c.agent); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,9 +50,11 @@ type sequencer struct {
 	last     string    // time of the last entry
 	now      string    // time for the batch that begins
 	latest   time.Time // the latest that the clock ever said
-	purged   time.Time // when assertions were last forgotten
+	tidied   time.Time // when tidy last did something
 	open     map[int64]struct{}
 	openSeen int64 // size of the log when the list of open decisions was last written
+
+	judgedSaved int64 // what is written of Store.judged
 
 	batch batch
 	doubt bool // a commit failed and it is not known yet whether it was made
@@ -71,6 +74,7 @@ type batch struct {
 	stored    []tlog.Hash // scratch
 	bytes     int
 	openSaved bool
+	judged    int64 // what was written of Store.judged; zero: nothing
 }
 
 // run works until the queue is closed and empty.
@@ -293,7 +297,7 @@ func (q *sequencer) finish() error {
 		}
 		q.batch.openSaved = true
 	}
-	if err := q.purge(); err != nil {
+	if err := q.tidy(); err != nil {
 		return err
 	}
 	// A crash from here on leaves either all of the batch or nothing.
@@ -304,16 +308,31 @@ func (q *sequencer) finish() error {
 	return nil
 }
 
-// purge forgets, once a second, the assertion ids that no assertion can be
-// valid with any more, however the clock stepped.
-func (q *sequencer) purge() error {
-	if q.latest.Sub(q.purged) < time.Second {
+// tidy forgets, once a second, the assertion ids that no assertion can be valid
+// with any more, however the clock stepped, and writes down how far sightings were
+// judged.
+func (q *sequencer) tidy() error {
+	if q.latest.Sub(q.tidied) < time.Second {
 		return nil
 	}
-	q.purged = q.latest
+	q.tidied = q.latest
 	if _, err := q.w.exec(purgeAssertions, millis(q.latest.Add(-2*backstep))); err != nil {
 		return fmt.Errorf("forgetting assertions: %w", err)
 	}
+	return q.saveJudged()
+}
+
+// saveJudged writes how far sightings were judged, where that is not what is
+// written. What a batch that fails loses is written with the next.
+func (q *sequencer) saveJudged() error {
+	judged := q.store.judged.Load()
+	if judged == q.judgedSaved {
+		return nil
+	}
+	if _, err := q.w.exec(putMeta, "judged", strconv.FormatInt(judged, 10)); err != nil {
+		return fmt.Errorf("writing how far the log was followed: %w", err)
+	}
+	q.batch.judged = judged
 	return nil
 }
 
@@ -324,7 +343,7 @@ func (q *sequencer) fail(work []*decision, cause error) {
 	if q.doubt {
 		// When even this cannot be read, the next batch begins with it.
 		if err := q.resolve(); err != nil {
-			q.store.opt.Log.Error("reading the head of the ledger", "error", err)
+			q.store.opt.Log.Error("reading the head of the ledger", "err", err)
 		}
 	} else {
 		q.undo()
@@ -382,9 +401,12 @@ func (q *sequencer) adopt() {
 	if b.openSaved {
 		q.openSeen = b.tree.Size()
 	}
+	if b.judged > 0 {
+		q.judgedSaved = b.judged
+	}
 	s := q.store
 	s.mu.Lock()
-	s.tree, s.last = q.tree, q.last
+	s.tree = q.tree
 	if s.grown != nil {
 		close(s.grown)
 		s.grown = nil
@@ -471,16 +493,19 @@ func (q *sequencer) saveOpen(size int64) error {
 	return nil
 }
 
-// saveOpenAlone is for Close: the next start then reads nothing through. When
-// it fails, that start merely reads more.
-func (q *sequencer) saveOpenAlone() error {
-	if q.doubt || q.openSeen == q.tree.Size() {
+// saveAlone is for Close: the next start then reads nothing through. When it
+// fails, that start merely reads more.
+func (q *sequencer) saveAlone() error {
+	if q.doubt || q.openSeen == q.tree.Size() && q.judgedSaved == q.store.judged.Load() {
 		return nil
 	}
 	if _, err := q.w.exec(begin); err != nil {
 		return fmt.Errorf("writing the list of open calls: %w", err)
 	}
 	err := q.saveOpen(q.tree.Size())
+	if err == nil {
+		err = q.saveJudged()
+	}
 	if err == nil {
 		_, err = q.w.exec(commit)
 	}

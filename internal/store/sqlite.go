@@ -52,12 +52,12 @@ const (
 	insertInstance
 	endInstance
 	suspectInstance
-	releaseInstances
-	quarantinedOfAgent
+	showKey
+	releaseInstance
+	countQuarantined
 	instanceStatus
 	endInstancesOfAgent
-	liveInstancesOfAgent
-	liveInstance
+	keptInstancesOfAgent
 	readInstances
 
 	insertKey
@@ -114,11 +114,9 @@ var sqliteTexts = [statements]string{
 	insertAgent:  `INSERT INTO agents (name, status, epoch) VALUES (?, 'active', ?) ON CONFLICT DO NOTHING`,
 	agentStatus:  `SELECT status, epoch FROM agents WHERE name = ?`,
 	suspendAgent: `UPDATE agents SET status = 'suspended', epoch = max(epoch + 1, ?2) WHERE name = ?1 AND status = 'active'`,
-	// Suspending raised the epoch; a quarantine of instances did not.
-	resumeAgent: `UPDATE agents SET status = 'active',
-			epoch = CASE status WHEN 'active' THEN max(epoch + 1, ?2) ELSE epoch END
-		WHERE name = ?1 AND (status = 'suspended' OR
-			status = 'active' AND EXISTS (SELECT 1 FROM instances WHERE agent = ?1 AND status = 'quarantined'))`,
+	// An active agent is resumed for the instances that are released with it: ?3.
+	resumeAgent: `UPDATE agents SET status = 'active', epoch = max(epoch + 1, ?2)
+		WHERE name = ?1 AND (status = 'suspended' OR status = 'active' AND ?3)`,
 	offboardAgent: `UPDATE agents SET status = 'offboarded', epoch = max(epoch + 1, ?2)
 		WHERE name = ?1 AND status <> 'offboarded'`,
 	voidTokens: `UPDATE agents SET epoch = max(epoch + 1, ?2) WHERE name = ?1 AND status <> 'offboarded'`,
@@ -128,18 +126,18 @@ var sqliteTexts = [statements]string{
 		VALUES (?, ?, ?, ?, ?, 'active', ?, ?) ON CONFLICT DO NOTHING`,
 	endInstance: `UPDATE instances SET status = 'offboarded' WHERE id = ?1 AND agent = ?2 AND status <> 'offboarded'`,
 	// One statement decides that it was not suspected since, so that the same
-	// sightings, read back by a start, are one suspicion.
+	// sightings, read back by a start, are one suspicion. A foreign use (?6) that was
+	// recorded before is one of them.
 	suspectInstance: `UPDATE instances SET suspected = max(suspected, ?3), status = CASE WHEN ?5 THEN 'quarantined' ELSE status END
-		WHERE id = ?1 AND agent = ?2 AND status = 'active' AND suspected < ?4`,
-	releaseInstances: `UPDATE instances SET suspected = max(suspected, ?2), status = CASE status WHEN 'quarantined' THEN 'active' ELSE status END
-		WHERE agent = ?1 AND status IN ('active', 'quarantined')`,
-	quarantinedOfAgent:   `SELECT id FROM instances WHERE agent = ? AND status = 'quarantined' ORDER BY id`,
+		WHERE id = ?1 AND agent = ?2 AND status = 'active' AND suspected < ?4 AND (NOT ?6 OR shown < ?4)`,
+	showKey: `UPDATE instances SET shown = max(shown, ?3) WHERE id = ?1 AND agent = ?2 AND status = 'active' AND shown < ?4`,
+	releaseInstance: `UPDATE instances SET status = 'active', suspected = max(suspected, ?3), shown = max(shown, ?3)
+		WHERE id = ?1 AND agent = ?2 AND status = 'quarantined'`,
+	countQuarantined:     `SELECT count(*) FROM instances WHERE agent = ? AND status = 'quarantined'`,
 	instanceStatus:       `SELECT status FROM instances WHERE id = ? AND agent = ?`,
 	endInstancesOfAgent:  `UPDATE instances SET status = 'offboarded' WHERE agent = ?`,
-	liveInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'offboarded' ORDER BY id`,
-	liveInstance: `SELECT 1 FROM instances i JOIN agents a ON a.name = i.agent
-		WHERE i.id = ?1 AND i.agent = ?2 AND i.status = 'active' AND a.status = 'active'`,
-	readInstances: `SELECT id, agent, jkt, jwk, alg, status, enrolled, how, suspected FROM instances`,
+	keptInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'offboarded' ORDER BY id`,
+	readInstances:        `SELECT id, agent, jkt, jwk, alg, status, enrolled, how, suspected, shown FROM instances`,
 
 	insertKey:         `INSERT INTO keys (jkt, agent, instance, registered, live) VALUES (?, ?, ?, ?, 1) ON CONFLICT DO NOTHING`,
 	keyOwner:          `SELECT agent, instance, live FROM keys WHERE jkt = ?`,

@@ -33,6 +33,11 @@ type Options struct {
 	// Places are where checkpoints are kept outside the database: "file:PATH".
 	Places []string
 
+	// Begin allows a log without an entry. Who knows that this key has signed a
+	// log before leaves it out: a database that is gone or empty then stops the
+	// start, where it would begin a second log under the same key.
+	Begin bool
+
 	// ConfirmClock opens a log whose last entry is dated after the clock. New
 	// entries are dated as the last one until the clock has passed it.
 	ConfirmClock bool
@@ -58,7 +63,6 @@ type Store struct {
 	mu    sync.RWMutex
 	views *views
 	tree  ledger.Tree
-	last  string        // time of the last entry
 	grown chan struct{} // closed when the tree grows; nil while nobody waits
 
 	broken atomic.Pointer[error] // why the store is not ready
@@ -69,7 +73,8 @@ type Store struct {
 	walSize atomic.Int64  // bytes of entries since the WAL was last brought home
 	filled  chan struct{} // to the checkpointer: the WAL is worth it
 
-	feed feed // sightings, as they are committed
+	feed   feed         // sightings, as they are committed
+	judged atomic.Int64 // index before which all of them are judged, or notJudged
 
 	stop    context.CancelFunc
 	workers sync.WaitGroup // keeper, checkpointer, and those who end abandoned calls
@@ -129,7 +134,7 @@ func (s *Store) setBroken(err error) {
 	}
 	s.stats.failures.Add(1)
 	if s.broken.Swap(&err) == nil {
-		s.opt.Log.Error("the ledger cannot be written; decisions are refused", "error", err)
+		s.opt.Log.Error("the ledger cannot be written; decisions are refused", "err", err)
 	}
 }
 
@@ -172,7 +177,7 @@ func (s *Store) close() error {
 	<-s.done
 	s.stop()
 	s.workers.Wait()
-	return errors.Join(s.keepCheckpoint(), s.seq.saveOpenAlone(), s.reads.Close(), s.seq.w.close(), s.lock.release())
+	return errors.Join(s.keepCheckpoint(), s.seq.saveAlone(), s.reads.Close(), s.seq.w.close(), s.lock.release())
 }
 
 // abandon ends an allowed call whose caller was not told that it was. It does
@@ -180,7 +185,7 @@ func (s *Store) close() error {
 func (s *Store) abandon(index int64, why string) {
 	s.workers.Go(func() {
 		if err := s.endUnknown(context.Background(), []int64{index}, why); err != nil {
-			s.opt.Log.Warn("ending an abandoned call", "entry", index, "error", err)
+			s.opt.Log.Warn("ending an abandoned call", "entry", index, "err", err)
 		}
 	})
 }

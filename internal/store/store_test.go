@@ -11,56 +11,30 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
 const testOrigin = "localhost:8420/ledger"
 
-// A clock stands still until it is moved.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock { return &clock{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+func newClock() *testkit.Clock {
+	return testkit.NewClock(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
 }
 
 // A bench is what a test opens a store on, again and again.
 type fixture struct {
 	t     testing.TB
 	dir   string
-	clock *clock
+	clock *testkit.Clock
 	opt   Options
 }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	skey, vkey, err := ledger.GenerateKey(testOrigin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ledger.ParseSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := ledger.ParseVerifier(vkey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, verifier := testkit.LogKey(t, testOrigin)
 	f := &fixture{t: t, dir: t.TempDir(), clock: newClock()}
 	f.opt = Options{
-		Now: f.clock.Now, Origin: testOrigin, Signer: signer, Verifier: verifier,
+		Now: f.clock.Now, Origin: testOrigin, Signer: signer, Verifier: verifier, Begin: true,
 		Places: []string{"file:" + f.place()},
 		probe:  make(chan time.Time), keep: make(chan time.Time),
 	}

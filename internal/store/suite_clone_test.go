@@ -15,8 +15,8 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-func (s *subject) resume(agent string) error {
-	_, err := s.Resume(s.t.Context(), agent, entry(ledger.AgentResumed, agent))
+func (s *subject) resume(agent string, release ...string) error {
+	_, err := s.Resume(s.t.Context(), agent, release, entry(ledger.AgentResumed, agent))
 	return err
 }
 
@@ -49,12 +49,12 @@ func suiteClones(t *testing.T, s *subject) {
 		return counterfoil.Caller{Agent: agent, Instance: instance, Epoch: s.AgentState(agent).Epoch, JKT: "jkt-" + instance}
 	}
 	issue := func(instance, id string) error {
-		return s.Issue(ctx, s.use("payroll", id), s.live("payroll", instance), entry(ledger.TokenIssued, "payroll"))
+		return s.Issue(ctx, s.issuance("payroll", instance, id), entry(ledger.TokenIssued, "payroll"), nil)
 	}
 	now := s.fixture.clock.Now
 
 	// A suspicion that is only recorded changes nothing, and is one.
-	s.fixture.clock.Add(time.Second)
+	s.fixture.clock.Advance(time.Second)
 	var told sync.WaitGroup
 	var news atomic.Int64
 	for range 32 {
@@ -79,15 +79,13 @@ func suiteClones(t *testing.T, s *subject) {
 
 	// What was seen before the suspicion is known; what was seen after it is not.
 	s.suspect(suspicion("ins_1", now().Add(-time.Millisecond), true), false)
-	s.fixture.clock.Add(time.Millisecond)
+	s.fixture.clock.Advance(time.Millisecond)
 	s.suspect(suspicion("ins_1", now(), true), true)
 	s.suspect(suspicion("ins_1", now().Add(time.Hour), true), false) // quarantining twice is one effect
 	for range 2 {
 		s.wantRefused(counterfoil.AgentSuspended, func() error { return s.Revoked(ctx, caller("ins_1", "payroll")) })
 		s.wantRefused(counterfoil.AgentSuspended, func() error { return issue("ins_1", "1") })
-		s.wantRefused(counterfoil.AgentSuspended, func() error {
-			return s.BindProofKey(ctx, unused("payroll"), "ins_1", "b", 8, entry(ledger.ProofKeyBound, "payroll"))
-		})
+		s.wantRefused(counterfoil.AgentSuspended, func() error { return s.bind(ctx, "payroll", "ins_1", "b", 8) })
 		// The agent's other instance and the other agent go on.
 		s.wantDone(s.Revoked(ctx, caller("ins_2", "payroll")))
 		s.wantDone(s.Revoked(ctx, caller("ins_3", "planner")))
@@ -101,11 +99,29 @@ func suiteClones(t *testing.T, s *subject) {
 	}
 	s.wantDone(issue("ins_2", "1")) // and the refusals used nothing up
 
-	// Resuming releases it, under a new epoch, and judges what was seen so far.
+	// It is released when it is named, under a new epoch, which judges what was seen
+	// of it so far; and not without, nor together with what is not quarantined.
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("planner") }) // it has none
+	wantAdvice := func(advice string, release ...string) {
+		t.Helper()
+		s.wantRefused(counterfoil.RequestMalformed, func() error {
+			err := s.resume("payroll", release...)
+			if r, ok := counterfoil.AsRefusal(err); !ok || !strings.Contains(r.Detail, advice) {
+				t.Errorf("releasing %q: %v", release, err)
+			}
+			return err
+		})
+	}
+	wantAdvice("--release INSTANCE")
+	wantAdvice(`"ins_2" of agent "payroll" is active, not quarantined`, "ins_1", "ins_2")
+	wantAdvice(`has no instance "ins_3"`, "ins_1", "ins_3")
+	wantAdvice(`has no instance ""`, "")
 	before := caller("ins_1", "payroll")
+	if i, _ := s.Instance("ins_1"); i.Status != counterfoil.Quarantined || s.AgentState("payroll").Epoch != epoch {
+		t.Errorf("after refusals the instance is %+v", i)
+	}
 	e := entry(ledger.AgentResumed, "payroll")
-	released, err := s.Resume(ctx, "payroll", e)
+	released, err := s.Resume(ctx, "payroll", []string{"ins_1", "ins_1"}, e)
 	s.wantDone(err)
 	if !slices.Equal(released, []string{"ins_1"}) || e.Epoch <= epoch {
 		t.Errorf("released %v at epoch %d", released, e.Epoch)
@@ -117,10 +133,11 @@ func suiteClones(t *testing.T, s *subject) {
 	}
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
 	for range 2 {
-		for _, id := range []string{"ins_1", "ins_2"} {
-			if i, _ := s.Instance(id); i.Status != counterfoil.Active || !i.Suspected.Equal(now()) {
-				t.Errorf("released: %+v", i)
-			}
+		if i, _ := s.Instance("ins_1"); i.Status != counterfoil.Active || !i.Suspected.Equal(now()) || !i.Shown.Equal(now()) {
+			t.Errorf("released: %+v", i)
+		}
+		if i, _ := s.Instance("ins_2"); i.Status != counterfoil.Active || !i.Suspected.IsZero() || !i.Shown.IsZero() {
+			t.Errorf("not named: %+v", i)
 		}
 		s.reopen()
 	}
@@ -128,31 +145,73 @@ func suiteClones(t *testing.T, s *subject) {
 	s.wantDone(s.Revoked(ctx, caller("ins_1", "payroll")))
 	s.wantDone(issue("ins_1", "2"))
 	s.suspect(suspicion("ins_1", now(), true), false)
-	s.suspect(suspicion("ins_2", now(), true), false)
-	s.fixture.clock.Add(time.Millisecond)
+	s.fixture.clock.Advance(time.Millisecond)
 	s.suspect(suspicion("ins_1", now(), true), true)
 
-	// A suspended agent's instance too; both end with one resume, at the epoch that
-	// the suspension gave.
-	s.fixture.clock.Add(time.Millisecond)
-	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+	// A suspension that ends, for whatever reason, frees no key; what is released
+	// with its end is what is named.
+	s.fixture.clock.Advance(time.Millisecond)
 	s.suspect(suspicion("ins_2", now(), true), true)
-	epoch = s.AgentState("payroll").Epoch
-	released, err = s.Resume(ctx, "payroll", entry(ledger.AgentResumed, "payroll"))
-	s.wantDone(err)
-	if got := s.AgentState("payroll"); !slices.Equal(released, []string{"ins_1", "ins_2"}) || got.Epoch != epoch {
-		t.Errorf("released %v, and the agent is %+v", released, got)
+	for i, release := range [][]string{nil, {"ins_2", "ins_1"}} {
+		s.fixture.clock.Advance(time.Millisecond)
+		s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+		if i == 0 {
+			wantAdvice(`"ins_9"`, "ins_9")
+			if got := s.AgentState("payroll").Status; got != counterfoil.Suspended {
+				t.Errorf("a refused release left the agent %s", got)
+			}
+		}
+		epoch = s.AgentState("payroll").Epoch
+		e := entry(ledger.AgentResumed, "payroll")
+		released, err = s.Resume(ctx, "payroll", release, e)
+		s.wantDone(err)
+		slices.Sort(release)
+		if got := s.AgentState("payroll"); !slices.Equal(released, release) || got.Status != counterfoil.Active || got.Epoch <= epoch || e.Epoch != got.Epoch {
+			t.Errorf("released %v, and the agent is %+v", released, got)
+		}
+		want := counterfoil.Quarantined
+		if i == 1 {
+			want = counterfoil.Active
+		}
+		for _, id := range []string{"ins_1", "ins_2"} {
+			if inst, _ := s.Instance(id); inst.Status != want {
+				t.Errorf("resumed with %v: %s is %s", release, id, inst.Status)
+			}
+		}
 	}
 
+	// Where nothing follows, two places and somebody else's use have an hour each:
+	// Since is that long ago.
+	s.fixture.clock.Advance(time.Millisecond)
+	borrowed := func(quarantine bool, since time.Duration) counterfoil.Suspicion {
+		p := suspicion("ins_2", now(), quarantine)
+		p.First, p.Second.Foreign, p.Since = counterfoil.Sighting{}, true, now().Add(-since)
+		return p
+	}
+	s.suspect(borrowed(false, time.Millisecond), false) // its release was less ago
+	s.suspect(borrowed(false, 0), true)
+	s.suspect(borrowed(false, 0), false)
+	s.suspect(suspicion("ins_2", now(), false), true)
+	s.fixture.clock.Advance(time.Hour - time.Millisecond)
+	s.reopen()
+	s.suspect(borrowed(false, time.Hour), false)
+	s.fixture.clock.Advance(2 * time.Millisecond)
+	s.suspect(borrowed(false, time.Hour), true)
+	// What was recorded so quarantines nobody later; what comes after it does.
+	s.suspect(borrowed(true, 0), false)
+	s.fixture.clock.Advance(time.Millisecond)
+	s.suspect(borrowed(true, 0), true)
+	s.wantDone(s.resume("payroll", "ins_2"))
+
 	// Offboarding takes what is quarantined with it, for good.
-	s.fixture.clock.Add(time.Second)
+	s.fixture.clock.Advance(time.Second)
 	s.suspect(suspicion("ins_1", now(), true), true)
 	voided, err := s.Offboard(ctx, "payroll", entry(ledger.AgentOffboarded, "payroll"))
 	s.wantDone(err)
 	if !slices.Equal(voided.Instances, []string{"ins_1", "ins_2"}) {
 		t.Errorf("voided: %+v", voided)
 	}
-	s.fixture.clock.Add(time.Second)
+	s.fixture.clock.Advance(time.Second)
 	s.suspect(suspicion("ins_1", now(), true), false)
 	s.suspect(suspicion("ins_9", now(), true), false)
 }
@@ -167,11 +226,14 @@ func proven(n int) *ledger.Entry {
 var errEnough = errors.New("enough")
 
 // follow returns the first n sightings that a follower is told, and calls begun
-// when it was told the first.
+// when it was told the first. All that is there was judged.
 func (s *subject) follow(back time.Duration, n int, begun func()) []counterfoil.Sighting {
 	s.t.Helper()
+	s.Judged(s.size())
+	from, err := s.Begin(s.t.Context(), back)
+	s.wantDone(err)
 	var seen []counterfoil.Sighting
-	err := s.Follow(s.t.Context(), back, func(got counterfoil.Sighting) error {
+	err = s.Follow(s.t.Context(), from, func(got counterfoil.Sighting) error {
 		if seen = append(seen, got); len(seen) == 1 && begun != nil {
 			begun()
 		}
@@ -189,6 +251,7 @@ func (s *subject) follow(back time.Duration, n int, begun func()) []counterfoil.
 func suiteSightings(t *testing.T, s *subject) {
 	ctx := t.Context()
 	s.agent("payroll")
+	s.instance("ins_1", "payroll")
 	decide := func(n int) *ledger.Entry {
 		e := proven(n)
 		s.wantDone(s.Decide(ctx, e, nil))
@@ -200,14 +263,14 @@ func suiteSightings(t *testing.T, s *subject) {
 		{Kind: ledger.AgentChanged, Agent: "payroll", Detail: map[string]any{"x": map[string]any{"proof": "text"}}},
 	}
 	old := decide(0)
-	s.fixture.clock.Add(time.Minute)
+	s.fixture.clock.Advance(time.Minute)
 	first := decide(1)
 	for _, e := range other {
 		s.wantDone(s.Append(ctx, e))
 	}
 	foreign := &ledger.Entry{Kind: ledger.TokenRefused, Code: counterfoil.KeyInUse, RequestID: "req_1", Agent: "planner", Instance: "ins_3", JKT: "jkt-ins_1", Proof: "p2"}
 	s.wantDone(s.Append(ctx, foreign))
-	s.fixture.clock.Add(time.Hour)
+	s.fixture.clock.Advance(time.Hour)
 	s.wantDone(s.Append(ctx, entry(ledger.ServerStarted, ""))) // later than every sighting
 
 	want := []int64{first.Index, foreign.Index}
@@ -241,6 +304,90 @@ func suiteSightings(t *testing.T, s *subject) {
 	if live[2] != read[slices.IndexFunc(read, func(r counterfoil.Sighting) bool { return r.Entry == live[2].Entry })] {
 		t.Errorf("at its commit: %+v, read: %+v", live[2], read)
 	}
+	// So it is of a token whose key was bound with it: the sighting is the token's.
+	i := s.issuance("payroll", "ins_1", "1")
+	i.Bind = counterfoil.KeyBinding{JKT: "bound", Most: 8}
+	issued := &ledger.Entry{Kind: ledger.TokenIssued, Agent: "payroll", Instance: "ins_1", JKT: "bound", Proof: "p"}
+	s.fixture.clock.Advance(time.Second)
+	decide(7)
+	live = s.follow(0, 2, func() { s.wantDone(s.Issue(ctx, i, issued, entry(ledger.ProofKeyBound, "payroll"))) })
+	read = s.follow(0, 2, nil)
+	if live[1] != read[1] || read[1].Entry != issued.Index || read[1].JKT != "bound" {
+		t.Errorf("at its commit: %+v, read: %+v", live[1], read)
+	}
+}
+
+// A start goes on where judging ended, however far behind that was, and begins a
+// window before it. What was judged is remembered with the commits and at the end.
+func TestBeginWhereJudgingEnded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.open()
+	sub := &subject{t: t, fixture: f, Store: s}
+	begin := func(back time.Duration) int64 {
+		t.Helper()
+		from, err := sub.Begin(t.Context(), back)
+		sub.wantDone(err)
+		return from
+	}
+	sight := func() {
+		t.Helper()
+		e := proven(int(sub.size()))
+		e.Kind, e.Decision = ledger.TokenIssued, ""
+		sub.wantDone(sub.Append(t.Context(), e))
+	}
+	for range 10 {
+		sight()
+		f.clock.Advance(time.Minute)
+	}
+	if got := begin(time.Second); got != 0 {
+		t.Errorf("before anything was judged: from %d", got)
+	}
+	sub.Judged(4)
+	sub.Judged(3) // who reads again what was judged takes nothing back
+	if got := begin(time.Second); got != 3 {
+		t.Errorf("the last one that was judged is 3: from %d", got)
+	}
+	if got := begin(time.Minute); got != 2 {
+		t.Errorf("a minute before it: from %d", got)
+	}
+	sub.reopen()
+	if got := begin(time.Second); got != 3 {
+		t.Errorf("after an end: from %d", got)
+	}
+	// A crash: what a commit took with it is there.
+	sub.Judged(7)
+	sight()
+	sub.Judged(8)
+	sight()
+	saved := func() (at string) {
+		t.Helper()
+		err := sub.reads.QueryRowContext(t.Context(), sqliteTexts[getMeta], "judged").Scan(&at)
+		sub.wantDone(err)
+		return at
+	}
+	if got := saved(); got != "7" {
+		t.Errorf("written within a second is %s", got)
+	}
+	f.clock.Advance(time.Second)
+	sight()
+	if got := saved(); got != "8" {
+		t.Errorf("written after a second is %s", got)
+	}
+	sub.wantDone(sub.Close())
+	// Of a database of an older version, all that is there was judged.
+	f.edit(`DELETE FROM meta WHERE name = 'judged'`)
+	sub.Store = f.open()
+	if got := begin(0); got != sub.size()-1 {
+		t.Errorf("an older version's: from %d of %d", got, sub.size())
+	}
+	sub.checkLedger()
+	sub.wantDone(sub.Close())
+	f.edit(`INSERT INTO meta (name, value) VALUES ('judged', '99')`)
+	if s, err := Open(t.Context(), "sqlite:"+f.db(), f.opt); err == nil || !strings.Contains(err.Error(), `"99" is no index of the log`) {
+		t.Errorf("an index that the log has not: %v", err)
+		s.Close()
+	}
 }
 
 // A follower that falls behind holds nobody up and reads what it missed.
@@ -257,7 +404,7 @@ func TestFollowerFallsBehind(t *testing.T) {
 	append1(0)
 	const n = 8
 	var seen []int64
-	err := s.Follow(t.Context(), time.Hour, func(got counterfoil.Sighting) error {
+	err := s.Follow(t.Context(), 0, func(got counterfoil.Sighting) error {
 		if seen = append(seen, got.Entry); len(seen) == 1 {
 			// As if there were no more room for what comes now.
 			s.feed.mu.Lock()
@@ -296,7 +443,7 @@ func TestFollowTellsEachOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen []int64
-	err := s.Follow(t.Context(), time.Hour, func(got counterfoil.Sighting) error {
+	err := s.Follow(t.Context(), 0, func(got counterfoil.Sighting) error {
 		if seen = append(seen, got.Entry); len(seen) == 2 {
 			return errEnough
 		}
@@ -314,7 +461,7 @@ func TestFeedIsBounded(t *testing.T) {
 	t.Parallel()
 	var f feed
 	member := &decision{sighting: counterfoil.Sighting{JKT: "k"}}
-	at := ledger.FormatTime(newClock().now)
+	at := ledger.FormatTime(newClock().Now())
 	f.put([]*decision{member}, at)
 	if len(f.waiting) != 0 {
 		t.Error("what nobody follows is kept")
@@ -341,7 +488,7 @@ func TestFollowEnds(t *testing.T) {
 	s := newFixture(t).open()
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := s.Follow(ctx, time.Hour, nil); !errors.Is(err, context.Canceled) {
+	if err := s.Follow(ctx, 0, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("following: %v", err)
 	}
 }

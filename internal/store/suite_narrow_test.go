@@ -244,10 +244,10 @@ func TestInstancesOfTheFirstVersion(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f.edit(`ALTER TABLE instances DROP COLUMN how`, `ALTER TABLE instances DROP COLUMN suspected`)
+	f.edit(`ALTER TABLE instances DROP COLUMN how`, `ALTER TABLE instances DROP COLUMN suspected`, `ALTER TABLE instances DROP COLUMN shown`)
 	f.edit(`PRAGMA user_version = 1`)
 	s = f.open()
-	if i, ok := s.Instance("ins_1"); !ok || i.How != counterfoil.EnrolledByManifest || i.Status != counterfoil.Active || !i.Suspected.IsZero() {
+	if i, ok := s.Instance("ins_1"); !ok || i.How != counterfoil.EnrolledByManifest || i.Status != counterfoil.Active || !i.Suspected.IsZero() || !i.Shown.IsZero() {
 		t.Errorf("the instance is %+v", i)
 	}
 }

@@ -99,9 +99,19 @@ func entry(kind ledger.Kind, agent string) *ledger.Entry {
 	return &ledger.Entry{Kind: kind, Agent: agent, Actor: "uid:0"}
 }
 
-// unused is an assertion of an agent that nobody used.
-func unused(agent string) counterfoil.AssertionUse {
-	return counterfoil.AssertionUse{Agent: agent, ID: "unused"}
+// issuance is of a token on an assertion that is used for nothing else in the test.
+func (s *Store) issuance(agent, instance, id string) counterfoil.Issuance {
+	return counterfoil.Issuance{
+		Use:  counterfoil.AssertionUse{Agent: agent, ID: id, Until: s.opt.Now().Add(3 * time.Minute)},
+		Live: counterfoil.Live{Agent: agent, Instance: instance, Epoch: s.AgentState(agent).Epoch},
+	}
+}
+
+// bind issues a token for a key of an instance, on an assertion of its own.
+func (s *Store) bind(ctx context.Context, agent, instance, jkt string, most int) error {
+	i := s.issuance(agent, instance, "for "+jkt+fmt.Sprint(s.Size()))
+	i.Bind = counterfoil.KeyBinding{JKT: jkt, Most: most}
+	return s.Issue(ctx, i, entry(ledger.TokenIssued, agent), entry(ledger.ProofKeyBound, agent))
 }
 
 // agent declares an agent.
@@ -116,11 +126,11 @@ func (s *subject) agent(name string) {
 }
 
 func instance(id, agent string) counterfoil.Instance {
-	return counterfoil.Instance{ID: id, Agent: agent, JKT: "jkt-" + id, JWK: `{"kty":"OKP"}`, Alg: "EdDSA", Enrolled: newClock().now}
+	return counterfoil.Instance{ID: id, Agent: agent, JKT: "jkt-" + id, JWK: `{"kty":"OKP"}`, Alg: "EdDSA", Enrolled: newClock().Now()}
 }
 
 func code(agent, text string) counterfoil.EnrolmentCode {
-	return counterfoil.EnrolmentCode{Hash: sha256.Sum256([]byte(text)), Agent: agent, Expires: newClock().now.Add(15 * time.Minute)}
+	return counterfoil.EnrolmentCode{Hash: sha256.Sum256([]byte(text)), Agent: agent, Expires: newClock().Now().Add(15 * time.Minute)}
 }
 
 // instance enrols an instance of an agent.
@@ -183,10 +193,10 @@ func suiteApply(t *testing.T, s *subject) {
 			reg.Resources["bank"].Tools[0].Name != "pay" || reg.Policies["night"] == nil || reg.Agents["payroll"].Grants[0].Tools[0].Tool != "pay" {
 			t.Fatalf("the registry at %s is %+v", next, reg)
 		}
-		if st := s.AgentState("payroll"); st.Status != counterfoil.Active || st.Epoch != newClock().now.UnixMilli() {
+		if st := s.AgentState("payroll"); st.Status != counterfoil.Active || st.Epoch != newClock().Now().UnixMilli() {
 			t.Errorf("the agent is %+v", st)
 		}
-		if i, ok := s.InstanceByKey("jkt-ins_1"); !ok || i.ID != "ins_1" || i.Status != counterfoil.Active || !i.Enrolled.Equal(newClock().now) {
+		if i, ok := s.InstanceByKey("jkt-ins_1"); !ok || i.ID != "ins_1" || i.Status != counterfoil.Active || !i.Enrolled.Equal(newClock().Now()) {
 			t.Errorf("the instance is %+v", i)
 		}
 		s.reopen()
@@ -286,7 +296,7 @@ func suiteLife(t *testing.T, s *subject) {
 	s.agent("planner")
 	s.instance("ins_1", "payroll")
 	s.instance("ins_2", "planner")
-	s.wantDone(s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
+	s.wantDone(s.bind(ctx, "payroll", "ins_1", "bound", 8))
 	first := s.AgentState("payroll")
 
 	e := entry(ledger.AgentSuspended, "payroll")
@@ -301,13 +311,13 @@ func suiteLife(t *testing.T, s *subject) {
 		t.Errorf("suspended, read again: %+v", got)
 	}
 	s.wantDone(s.resume("payroll"))
-	if got := s.AgentState("payroll"); got.Status != counterfoil.Active || got.Epoch != suspended.Epoch {
+	if got := s.AgentState("payroll"); got.Status != counterfoil.Active || got.Epoch != suspended.Epoch+1 {
 		t.Errorf("resumed: %+v", got)
 	}
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Suspend(ctx, "nobody", entry(ledger.AgentSuspended, "nobody")) })
 
-	s.fixture.clock.Add(time.Hour)
+	s.fixture.clock.Advance(time.Hour)
 	e = entry(ledger.AgentOffboarded, "payroll")
 	voided, err := s.Offboard(ctx, "payroll", e)
 	s.wantDone(err)
@@ -344,7 +354,7 @@ func suiteLife(t *testing.T, s *subject) {
 		return s.Apply(ctx, counterfoil.Change{Base: base, Put: []counterfoil.Document{agentDocument(t, "payroll")}}, []*ledger.Entry{entry(ledger.AgentCreated, "payroll")})
 	})
 	s.wantRefused(counterfoil.KeyInUse, func() error {
-		return s.BindProofKey(ctx, unused("planner"), "ins_2", "bound", 8, entry(ledger.ProofKeyBound, "planner"))
+		return s.bind(ctx, "planner", "ins_2", "bound", 8)
 	})
 	s.wantRefused(counterfoil.RequestMalformed, func() error {
 		_, err := s.Offboard(ctx, "payroll", entry(ledger.AgentOffboarded, "payroll"))
@@ -380,7 +390,7 @@ func suiteEnrol(t *testing.T, s *subject) {
 	}
 	late := code("payroll", "late")
 	s.wantDone(s.PutCode(ctx, late, entry(ledger.CodeIssued, "payroll")))
-	s.fixture.clock.Add(15 * time.Minute)
+	s.fixture.clock.Advance(15 * time.Minute)
 	s.wantRefused(counterfoil.EnrolmentRefused, enrol(late.Hash, instance("ins_3", "payroll")))
 	stale := code("payroll", "suspended")
 	stale.Expires = s.fixture.clock.Now().Add(time.Minute)
@@ -398,29 +408,57 @@ func suiteProofKeys(t *testing.T, s *subject) {
 	s.instance("ins_1", "payroll")
 	s.instance("ins_2", "planner")
 	bind := func(agent, instance, jkt string) func() error {
-		return func() error {
-			return s.BindProofKey(ctx, unused(agent), instance, jkt, 2, entry(ledger.ProofKeyBound, agent))
-		}
+		return func() error { return s.bind(ctx, agent, instance, jkt, 2) }
 	}
-	s.wantDone(bind("payroll", "ins_1", "a")())
-	size := s.size()
+	first := s.issuance("payroll", "ins_1", "first")
+	first.Bind = counterfoil.KeyBinding{JKT: "a", Most: 2}
+	issued, bound := entry(ledger.TokenIssued, "payroll"), entry(ledger.ProofKeyBound, "payroll")
+	s.wantDone(s.Issue(ctx, first, issued, bound))
+	if bound.Index != s.size()-2 || issued.Index != s.size()-1 || issued.Time != bound.Time {
+		t.Errorf("bound is entry %d of %s, issued %d of %s", bound.Index, bound.Time, issued.Index, issued.Time)
+	}
+	tokens := recorded(t, s.Store, ledger.TokenIssued)
 	s.wantDone(bind("payroll", "ins_1", "a")())
 	s.wantDone(bind("payroll", "ins_1", "jkt-ins_1")())
-	if s.size() != size {
-		t.Error("binding what is bound was recorded")
+	if recorded(t, s.Store, ledger.ProofKeyBound) != 1 || recorded(t, s.Store, ledger.TokenIssued) != tokens+2 {
+		t.Error("binding what is bound was recorded, or its token was not")
+	}
+	if err := s.Issue(ctx, s.issuance("payroll", "ins_1", "half"), entry(ledger.TokenIssued, "payroll"), entry(ledger.ProofKeyBound, "payroll")); err == nil {
+		t.Error("the entry of a binding without one was committed")
+	}
+	half := s.issuance("payroll", "ins_1", "half")
+	half.Bind = counterfoil.KeyBinding{JKT: "half", Most: 2}
+	if err := s.Issue(ctx, half, entry(ledger.TokenIssued, "payroll"), nil); err == nil {
+		t.Error("a binding without its entry was committed")
 	}
 	s.wantRefused(counterfoil.KeyInUse, bind("planner", "ins_2", "a"))
 	s.wantRefused(counterfoil.KeyInUse, bind("planner", "ins_2", "jkt-ins_1"))
 	s.wantRefused(counterfoil.ClientRefused, bind("planner", "ins_1", "b"))
 	s.wantRefused(counterfoil.ClientRefused, bind("planner", "ins_9", "b"))
 	// Whoever repeats an assertion binds nothing; whoever has another one does.
-	used := s.use("payroll", "used")
-	s.wantDone(s.Issue(ctx, used, s.live("payroll", "ins_1"), entry(ledger.TokenIssued, "payroll")))
+	again := first
+	again.Bind.JKT = "b"
 	s.wantRefused(counterfoil.AssertionReplayed, func() error {
-		return s.BindProofKey(ctx, used, "ins_1", "b", 2, entry(ledger.ProofKeyBound, "payroll"))
+		return s.Issue(ctx, again, entry(ledger.TokenIssued, "payroll"), entry(ledger.ProofKeyBound, "payroll"))
 	})
 	s.wantDone(bind("payroll", "ins_1", "b")())
-	s.wantRefused(counterfoil.ProofKeyMismatch, bind("payroll", "ins_1", "c"))
+	// A refused binding issues nothing and uses up no assertion.
+	for jkt, code := range map[string]counterfoil.Code{"c": counterfoil.ProofKeyMismatch, "jkt-ins_2": counterfoil.KeyInUse} {
+		i := s.issuance("payroll", "ins_1", "kept for "+jkt)
+		i.Bind = counterfoil.KeyBinding{JKT: jkt, Most: 2}
+		s.wantRefused(code, func() error {
+			return s.Issue(ctx, i, entry(ledger.TokenIssued, "payroll"), entry(ledger.ProofKeyBound, "payroll"))
+		})
+		used, err := s.AssertionUsed(ctx, i.Use)
+		if err != nil || used {
+			t.Errorf("%s: the assertion is used: %v (%v)", jkt, used, err)
+		}
+		i.Bind = counterfoil.KeyBinding{}
+		s.wantDone(s.Issue(ctx, i, entry(ledger.TokenIssued, "payroll"), nil))
+		if used, err := s.AssertionUsed(ctx, i.Use); err != nil || !used {
+			t.Errorf("%s: the assertion is used: %v (%v)", jkt, used, err)
+		}
+	}
 	for range 2 {
 		if agent, inst, ok := s.ProofKey("b"); !ok || agent != "payroll" || inst != "ins_1" {
 			t.Errorf("the bound key proves for %q, %q", agent, inst)
@@ -437,7 +475,9 @@ func suiteIssue(t *testing.T, s *subject) {
 	s.agent("payroll")
 	s.instance("ins_1", "payroll")
 	issue := func(use counterfoil.AssertionUse, live counterfoil.Live) func() error {
-		return func() error { return s.Issue(ctx, use, live, entry(ledger.TokenIssued, live.Agent)) }
+		return func() error {
+			return s.Issue(ctx, counterfoil.Issuance{Use: use, Live: live}, entry(ledger.TokenIssued, live.Agent), nil)
+		}
 	}
 	live := s.live("payroll", "ins_1")
 	s.wantDone(issue(s.use("payroll", "1"), live)())
@@ -460,9 +500,9 @@ func suiteIssue(t *testing.T, s *subject) {
 	}
 	// An id is remembered as long as an assertion with it could be valid, and
 	// not for ever.
-	s.fixture.clock.Add(3*time.Minute + backstep)
+	s.fixture.clock.Advance(3*time.Minute + backstep)
 	s.wantRefused(counterfoil.AssertionReplayed, issue(s.use("payroll", "2"), s.live("payroll", "ins_1")))
-	s.fixture.clock.Add(time.Hour)
+	s.fixture.clock.Advance(time.Hour)
 	s.wantDone(s.Append(ctx, entry(ledger.ServerStarted, "")))
 	s.wantDone(issue(s.use("payroll", "2"), s.live("payroll", "ins_1"))())
 	_, err := s.Offboard(ctx, "payroll", entry(ledger.AgentOffboarded, "payroll"))
@@ -479,7 +519,7 @@ func suiteRevoked(t *testing.T, s *subject) {
 	caller := counterfoil.Caller{Agent: "payroll", Instance: "ins_1", Epoch: s.AgentState("payroll").Epoch, JKT: "jkt-ins_1"}
 	s.wantDone(s.Revoked(ctx, caller))
 	// A proof key that the instance bound is as good as its own.
-	s.wantDone(s.BindProofKey(ctx, unused("payroll"), "ins_1", "bound", 8, entry(ledger.ProofKeyBound, "payroll")))
+	s.wantDone(s.bind(ctx, "payroll", "ins_1", "bound", 8))
 	bound := caller
 	bound.JKT = "bound"
 	s.wantDone(s.Revoked(ctx, bound))
@@ -514,7 +554,7 @@ func suiteRevoked(t *testing.T, s *subject) {
 
 func suiteSigningKeys(t *testing.T, s *subject) {
 	ctx := t.Context()
-	now := newClock().now
+	now := newClock().Now()
 	key := counterfoil.SigningKey{KID: "k1", Purpose: "access-token", Alg: "ES256", State: "next", JWK: []byte(`{}`), Sealed: []byte{1}, Created: now}
 	other := key
 	other.KID, other.Created = "k2", now.Add(time.Second)
@@ -629,7 +669,7 @@ func suiteReads(t *testing.T, s *subject) {
 		}
 		s.wantDone(s.Decide(ctx, e, nil))
 		calls = append(calls, e)
-		s.fixture.clock.Add(time.Second)
+		s.fixture.clock.Advance(time.Second)
 	}
 	for range 2 {
 		var next int64 = 100
@@ -643,31 +683,31 @@ func suiteReads(t *testing.T, s *subject) {
 		if next != 650 {
 			t.Errorf("the entries end at %d", next)
 		}
-		find := func(f Filter) []*ledger.Entry {
+		find := func(f ledger.Filter) []*ledger.Entry {
 			t.Helper()
 			found, err := s.Find(ctx, f)
 			s.wantDone(err)
 			return found
 		}
-		if got := find(Filter{RequestID: calls[3].RequestID}); len(got) != 1 || got[0].Index != 3 {
+		if got := find(ledger.Filter{RequestID: calls[3].RequestID}); len(got) != 1 || got[0].Index != 3 {
 			t.Errorf("by request id: %v", got)
 		}
-		if got := find(Filter{Tool: "bank/rare", Agent: "agent-2", Code: counterfoil.PolicyForbids, Kind: ledger.CallDecided}); len(got) != 1 || got[0].Index != 500 {
+		if got := find(ledger.Filter{Tool: "bank/rare", Agent: "agent-2", Code: counterfoil.PolicyForbids, Kind: ledger.CallDecided}); len(got) != 1 || got[0].Index != 500 {
 			t.Errorf("by tool: %v", got)
 		}
-		if got := find(Filter{Tool: "bank/other"}); len(got) != 0 {
+		if got := find(ledger.Filter{Tool: "bank/other"}); len(got) != 0 {
 			t.Errorf("by a text in another member: %v", got)
 		}
-		if got := find(Filter{Agent: "agent-1", Limit: 5}); len(got) != 5 || got[0].Index != 697 || got[4].Index != 685 {
+		if got := find(ledger.Filter{Agent: "agent-1", Limit: 5}); len(got) != 5 || got[0].Index != 697 || got[4].Index != 685 {
 			t.Errorf("the last five: %v", got)
 		}
-		if got := find(Filter{Since: start.Add(690 * time.Second)}); len(got) != 10 || got[9].Index != 690 {
+		if got := find(ledger.Filter{Since: start.Add(690 * time.Second)}); len(got) != 10 || got[9].Index != 690 {
 			t.Errorf("since: %d", len(got))
 		}
-		if got := find(Filter{Agent: "agent-0", Since: start.Add(690 * time.Second)}); len(got) != 4 {
+		if got := find(ledger.Filter{Agent: "agent-0", Since: start.Add(690 * time.Second)}); len(got) != 4 {
 			t.Errorf("of an agent since: %d", len(got))
 		}
-		if got := find(Filter{Agent: "nobody", Since: start.Add(690 * time.Second)}); len(got) != 0 {
+		if got := find(ledger.Filter{Agent: "nobody", Since: start.Add(690 * time.Second)}); len(got) != 0 {
 			t.Errorf("of nobody: %v", got)
 		}
 		proofs := map[string]bool{}
@@ -709,8 +749,10 @@ func suiteReads(t *testing.T, s *subject) {
 		}
 		s.reopen()
 	}
-	if got := s.LastEntryTime(); !got.Equal(start.Add(699 * time.Second)) {
-		t.Errorf("the last entry is of %s", got)
+	newest, err := s.Entry(ctx, 699)
+	s.wantDone(err)
+	if e, err := ledger.Parse(newest); err != nil || e.Time != ledger.FormatTime(start.Add(699*time.Second)) {
+		t.Errorf("the last entry is %s, %v", newest, err)
 	}
 	if _, _, err := s.Payload(ctx, 1); !errors.Is(err, ErrNoEntry) {
 		t.Errorf("a payload that is not kept: %v", err)
@@ -743,7 +785,7 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 		try  func(i int) error
 	}{
 		{"an assertion", ledger.TokenIssued, func(int) error {
-			return s.Issue(ctx, s.use("a64", "race"), live, entry(ledger.TokenIssued, "race"))
+			return s.Issue(ctx, counterfoil.Issuance{Use: s.use("a64", "race"), Live: live}, entry(ledger.TokenIssued, "race"), nil)
 		}},
 		{"a code", ledger.InstanceEnrolled, func(i int) error {
 			return s.Enroll(ctx, shared.Hash, instance(fmt.Sprint("ins_code", i), "a64"), entry(ledger.InstanceEnrolled, "race"))
@@ -754,8 +796,13 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 			inst.JKT = "contested"
 			return s.Enroll(ctx, code(agent, fmt.Sprint("race", i)).Hash, inst, entry(ledger.InstanceEnrolled, "race-key"))
 		}},
-		{"a proof key", ledger.ProofKeyBound, func(i int) error {
-			return s.BindProofKey(ctx, unused(fmt.Sprintf("a%d", i)), fmt.Sprintf("ins_%d", i), "proof", 8, entry(ledger.ProofKeyBound, "race"))
+		{"a proof key", ledger.TokenIssued, func(i int) error {
+			return s.bind(ctx, fmt.Sprintf("a%d", i), fmt.Sprintf("ins_%d", i), "proof", 8)
+		}},
+		{"an assertion, with a key of each", ledger.TokenIssued, func(n int) error {
+			i := s.issuance("a64", "ins_64", "one for many keys")
+			i.Bind = counterfoil.KeyBinding{JKT: fmt.Sprint("proof", n), Most: 8}
+			return s.Issue(ctx, i, entry(ledger.TokenIssued, "race"), entry(ledger.ProofKeyBound, "race"))
 		}},
 		{"the end of a call", ledger.CallFinished, func(int) error {
 			e := finished(call)
@@ -802,13 +849,26 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 		if wins != 1 || losses != 63 {
 			t.Errorf("%s: %d won, %d lost", race.name, wins, losses)
 		}
-		if n := s.size() - before; n != 1 {
+		entries := int64(1)
+		if strings.Contains(race.name, "key") && race.kind == ledger.TokenIssued {
+			entries = 2 // the key that was bound, and the token
+		}
+		if n := s.size() - before; n != entries {
 			t.Errorf("%s: %d entries", race.name, n)
 		}
-		found, err := s.Find(ctx, Filter{Kind: race.kind, Limit: 1})
-		if err != nil || len(found) != 1 || found[0].Index != before {
+		found, err := s.Find(ctx, ledger.Filter{Kind: race.kind, Limit: 1})
+		if err != nil || len(found) != 1 || found[0].Index != before+entries-1 {
 			t.Errorf("%s: the entry is %v, %v", race.name, found, err)
 		}
+	}
+	bound := 0
+	for i := range 64 {
+		if _, instance, ok := s.ProofKey(fmt.Sprint("proof", i)); ok && instance == "ins_64" {
+			bound++
+		}
+	}
+	if bound != 1 {
+		t.Errorf("one assertion bound %d keys", bound)
 	}
 }
 
@@ -824,7 +884,7 @@ func suiteRefusals(t *testing.T, s *subject) {
 		wg.Go(func() {
 			for j := range 10 {
 				id := fmt.Sprintf("%d-%d", i/2, j) // two callers each
-				err := s.Issue(ctx, s.use("payroll", id), live, entry(ledger.TokenIssued, "payroll"))
+				err := s.Issue(ctx, counterfoil.Issuance{Use: s.use("payroll", id), Live: live}, entry(ledger.TokenIssued, "payroll"), nil)
 				if err != nil && counterfoil.CodeOf(err) != counterfoil.AssertionReplayed {
 					t.Error(err)
 				}
@@ -835,9 +895,9 @@ func suiteRefusals(t *testing.T, s *subject) {
 		})
 	}
 	wg.Wait()
-	issued, err := s.Find(ctx, Filter{Kind: ledger.TokenIssued, Limit: 1000})
+	issued, err := s.Find(ctx, ledger.Filter{Kind: ledger.TokenIssued, Limit: 1000})
 	s.wantDone(err)
-	calls, err := s.Find(ctx, Filter{Kind: ledger.CallDecided, Limit: 1000})
+	calls, err := s.Find(ctx, ledger.Filter{Kind: ledger.CallDecided, Limit: 1000})
 	s.wantDone(err)
 	if len(issued) != 160 || len(calls) != 320 {
 		t.Errorf("%d tokens and %d calls are recorded", len(issued), len(calls))

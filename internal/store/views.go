@@ -79,7 +79,7 @@ func loadViews(w writer) (*views, error) {
 		v.addInstance(counterfoil.Instance{
 			ID: r[0].(string), Agent: r[1].(string), JKT: r[2].(string), JWK: r[3].(string), Alg: r[4].(string),
 			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)), How: r[7].(string),
-			Suspected: fromMillis(r[8].(int64)),
+			Suspected: fromMillis(r[8].(int64)), Shown: fromMillis(r[9].(int64)),
 		})
 		return nil
 	})
@@ -243,13 +243,6 @@ func (s *Store) AgentState(agent string) counterfoil.AgentState {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.views.agents[agent]
-}
-
-// AgentStates returns the life of every agent that ever was.
-func (s *Store) AgentStates() map[string]counterfoil.AgentState {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return maps.Clone(s.views.agents)
 }
 
 // Instance returns an instance, dead ones included.

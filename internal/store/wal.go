@@ -9,7 +9,7 @@ import (
 // under it. It is little, and then the WAL begins anew instead of growing.
 func (q *sequencer) settle() {
 	if err := q.w.query(checkpointWAL, func([]driver.Value) error { return nil }); err != nil {
-		q.store.opt.Log.Warn("bringing the WAL home", "error", err)
+		q.store.opt.Log.Warn("bringing the WAL home", "err", err)
 	}
 }
 
@@ -34,7 +34,7 @@ func (s *Store) bringHome(ctx context.Context) {
 		// cannot tell, so the sequencer always looks.
 		if _, err := s.reads.ExecContext(ctx, sqliteTexts[checkpointWAL]); err != nil {
 			if ctx.Err() == nil {
-				s.opt.Log.Warn("bringing the WAL home", "error", err)
+				s.opt.Log.Warn("bringing the WAL home", "err", err)
 			}
 			continue
 		}

@@ -266,14 +266,20 @@ func (m *admin) suspend(ctx context.Context, c call[reasonBody]) (document, erro
 	return m.agent(c.path("name"))
 }
 
-// resumed is an agent and its instances that were quarantined.
+type resumeBody struct {
+	Reason  string   `json:"reason"`
+	Release []string `json:"release"` // ids of quarantined instances; others stay so
+}
+
+// resumed is an agent, with the instances that are quarantined still, and those that
+// were released.
 type resumed struct {
 	document
 	Released []string `json:"released"` // ids
 }
 
-func (m *admin) resume(ctx context.Context, c call[reasonBody]) (resumed, error) {
-	released, err := m.Authority.Resume(ctx, c.path("name"), c.in.Reason, c.actor)
+func (m *admin) resume(ctx context.Context, c call[resumeBody]) (resumed, error) {
+	released, err := m.Authority.Resume(ctx, c.path("name"), c.in.Release, c.in.Reason, c.actor)
 	if err != nil {
 		return resumed{}, err
 	}
@@ -434,10 +440,10 @@ func (m *admin) entries(ctx context.Context, c call[none]) (found, error) {
 }
 
 // parseFilter reads a filter, or the index to go on from; -1 when there is none.
-func parseFilter(query url.Values) (f Filter, from int64, err error) {
-	f, from = Filter{Limit: 100}, -1
-	refuse := func(format string, args ...any) (Filter, int64, error) {
-		return Filter{}, -1, counterfoil.Refuse(counterfoil.RequestMalformed, format, args...)
+func parseFilter(query url.Values) (f ledger.Filter, from int64, err error) {
+	f, from = ledger.Filter{Limit: 100}, -1
+	refuse := func(format string, args ...any) (ledger.Filter, int64, error) {
+		return ledger.Filter{}, -1, counterfoil.Refuse(counterfoil.RequestMalformed, format, args...)
 	}
 	for name, values := range query {
 		if len(values) != 1 {
@@ -473,7 +479,7 @@ func parseFilter(query url.Values) (f Filter, from int64, err error) {
 			return refuse("there is no filter %.40q", name)
 		}
 	}
-	if from >= 0 && f != (Filter{Limit: f.Limit}) {
+	if from >= 0 && f != (ledger.Filter{Limit: f.Limit}) {
 		return refuse("from goes with limit alone")
 	}
 	return f, from, nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -181,7 +182,7 @@ func TestKeysAtRegistration(t *testing.T) {
 		data := "kind: Agent\nname: keyed\nowner: ana\nenvironment: prod\nkeys:\n  - '" + jwk + "'\n"
 		return s.admin("POST", "/api/v1/apply", map[string]any{"files": []any{map[string]any{"name": "x", "data": data}}, "dry_run": true})
 	}
-	if a := apply(string(newSigner(t, "ES384").Public().JWK())); a.status != 200 {
+	if a := apply(string(testkit.Signer(t, "ES384").Public().JWK())); a.status != 200 {
 		t.Fatalf("a good key: %d %s", a.status, a.body)
 	}
 	modulus := strings.Repeat("_", 171) // 1024 bits
@@ -191,7 +192,7 @@ func TestKeysAtRegistration(t *testing.T) {
 		"RSA of 16384 bits": `{"kty":"RSA","e":"AQAB","n":"` + strings.Repeat("_", 2731) + `"}`,
 		"P-521":             `{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}`,
 		"symmetric":         `{"kty":"oct","k":"AAAA"}`,
-		"private":           strings.Replace(string(newSigner(t, "ES256").Public().JWK()), "{", `{"d":"AAAA",`, 1),
+		"private":           strings.Replace(string(testkit.Signer(t, "ES256").Public().JWK()), "{", `{"d":"AAAA",`, 1),
 		"no JSON":           "key",
 	} {
 		if a := apply(jwk); a.status != 400 || !strings.Contains(a.body, "problems") {
@@ -300,7 +301,7 @@ func TestRotation(t *testing.T) {
 	first := s.keys.Signer().Public().Thumbprint()
 	old := ""
 	for minute := range 60 {
-		s.clock.advance(time.Minute)
+		s.clock.Advance(time.Minute)
 		if s.clock.Now().Sub(cachedAt) >= 10*time.Minute {
 			cached, cachedAt = kids(), s.clock.Now()
 		}

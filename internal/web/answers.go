@@ -55,17 +55,10 @@ type answers struct {
 // endpoint and as a problem (RFC 9457) everywhere else. Both have the code and
 // the request id.
 func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth bool) {
-	code, detail := counterfoil.CodeOf(err), ""
-	wire := code.Wire()
-	refusal, refused := counterfoil.AsRefusal(err)
-	if refused {
-		detail = refusal.Detail
-	} else {
-		detail = wire.Meaning // a fault's own text stays here
-	}
-	id := RequestID(r.Context())
-	a.tally.Count(code)
-	a.record(r.Context(), err, wire, id)
+	p := problem{Problem: counterfoil.ProblemOf(err, RequestID(r.Context()))}
+	wire := p.Code.Wire()
+	a.tally.Count(p.Code)
+	a.note(r.Context(), err, wire, p.RequestID)
 
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -75,29 +68,22 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 	if oauth {
 		status, name := wire.AtToken()
 		writeJSON(w, status, "application/json", oauthError{
-			Error: name, Description: plain(detail), Code: code, RequestID: id,
+			Error: name, Description: plain(p.Detail), Code: p.Code, RequestID: p.RequestID,
 		})
 		return
 	}
 	for _, c := range resource.Challenge(err, "", "") {
 		h.Add("WWW-Authenticate", c)
 	}
-	p := problem{
-		Type: problemType + string(code), Title: wire.Title(), Status: wire.Status,
-		Code: code, Detail: detail, RequestID: id,
-	}
-	if refused {
-		p.Approval = refusal.Approval
-	}
 	if u := (unapplied{}); errors.As(err, &u) {
 		p.Problems, p.Changes = u.Problems, u.Changes
 	}
-	writeJSON(w, wire.Status, "application/problem+json", p)
+	writeJSON(w, wire.Status, counterfoil.ProblemMedia, p)
 }
 
-// record logs an answer: a fault with its cause for the operator, a refusal only
+// note logs an answer and records nothing: a fault with its cause for the operator, a refusal only
 // when debugging, because the ledger has it and a flood must not fill the disk.
-func (a *answers) record(ctx context.Context, err error, wire counterfoil.Wire, id string) {
+func (a *answers) note(ctx context.Context, err error, wire counterfoil.Wire, id string) {
 	if wire.Fault {
 		a.log.ErrorContext(ctx, "request met a fault", "code", wire.Code, "request_id", id, "err", err)
 		return
@@ -126,17 +112,8 @@ func (a *answers) crashed(w *writer, r *http.Request, cause any, oauth bool) {
 
 var errPanic = errors.New("a handler panicked")
 
-// problemType begins the URI that tells what a code means.
-const problemType = "https://github.com/counterfoil/counterfoil/blob/main/docs/errors.md#"
-
 type problem struct {
-	Type      string                      `json:"type"`
-	Title     string                      `json:"title"`
-	Status    int                         `json:"status"`
-	Code      counterfoil.Code            `json:"code"`
-	Detail    string                      `json:"detail,omitzero"`
-	RequestID string                      `json:"request_id"`
-	Approval  *counterfoil.ApprovalStatus `json:"approval,omitzero"`
+	counterfoil.Problem
 
 	// Of manifests that were not applied.
 	Problems []string                  `json:"problems,omitzero"`

@@ -35,7 +35,7 @@ func run(t *testing.T, s *system, k agentKey, rows []row) {
 	for _, r := range rows {
 		t.Run(r.id+" "+r.name, func(t *testing.T) {
 			s.t = t
-			s.clock.advance(time.Second)
+			s.clock.Advance(time.Second)
 			if a := s.send(s.request(k)); a.status != 200 {
 				t.Fatalf("the request without the attack: %d %s", a.status, a.body)
 			}

@@ -1,6 +1,8 @@
 // Package web is every HTTP route of the authority: the public listener, the
-// management listener and the administration socket. It owns the codec, the one
-// renderer of errors, request ids and the counters by code.
+// management listener and the administration socket. It owns the codec, the
+// renderer of its errors, request ids and the counters by code. What an error
+// says is counterfoil.Problem, which the gateway and a resource server answer
+// with too, each with its protocol's headers.
 //
 // It guarantees that every answer of an error has a code out of the one table
 // and a request id, that a fault's text never leaves, that a panic costs one

@@ -9,13 +9,14 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
 func TestEnrolment(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	signer := newSigner(t, "ES256")
+	signer := testkit.Signer(t, "ES256")
 	code := s.code("payroll")
 	a := s.enrolWith(signer, "payroll", code)
 	if a.status != 201 || a.member("agent") != "payroll" || a.member("jkt") != signer.Public().Thumbprint() || a.header.Get("Cache-Control") != "no-store" {
@@ -41,14 +42,14 @@ func TestEnrolment(t *testing.T) {
 func TestEnrolmentIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	fresh := func() *credential.Signer { return newSigner(t, "ES256") }
+	fresh := func() *credential.Signer { return testkit.Signer(t, "ES256") }
 	used := s.code("payroll")
 	first := fresh()
 	if a := s.enrolWith(first, "payroll", used); a.status != 201 {
 		t.Fatalf("got %d %s", a.status, a.body)
 	}
 	expired := s.code("payroll")
-	s.clock.advance(15*time.Minute + time.Second)
+	s.clock.Advance(15*time.Minute + time.Second)
 	live := s.code("payroll")
 	suspended := s.code("gardener")
 	s.admin("POST", "/api/v1/agents/gardener/suspend", nil)
@@ -87,7 +88,7 @@ func TestEnrolmentIsRefused(t *testing.T) {
 func TestEnrolmentRequests(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	signer := newSigner(t, "ES256")
+	signer := testkit.Signer(t, "ES256")
 	code := s.code("payroll")
 	sign := func(method, url string) string {
 		p, err := credential.SignProof(signer, method, url, "", "", s.clock.Now())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,33 +24,16 @@ import (
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/store"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/internal/web"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
-// A clock is set by hand.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // A system is the issuer behind its real handlers, on a real store.
 type system struct {
 	t        *testing.T
-	clock    *clock
+	clock    *testkit.Clock
 	store    *store.Store
 	auth     *authority.Authority
 	keys     *authority.Keyring
@@ -85,20 +69,15 @@ func (v view) Tile(ctx context.Context, path string) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, nil
 	}
-	size, _ := v.Store.Head()
-	if (t.N<<t.H+int64(t.W))<<(t.L*t.H) > size {
+	b, err := v.ReadTile(ctx, t)
+	if errors.Is(err, store.ErrNoEntry) {
 		return nil, false, nil
 	}
-	b, err := v.ReadTile(ctx, t)
 	return b, err == nil, err
 }
 
 func (v view) Range(ctx context.Context, from, to int64, each func([]byte) error) error {
 	return v.Entries(ctx, from, to, func(_ int64, entry []byte) error { return each(entry) })
-}
-
-func (v view) Find(ctx context.Context, f web.Filter) ([]*ledger.Entry, error) {
-	return v.Store.Find(ctx, store.Filter(f))
 }
 
 func (v view) Export(ctx context.Context, w io.Writer) error {
@@ -205,7 +184,7 @@ grants: [{tools: [lab/play]}, {tools: [bank/get_balance]}]
 func newSystem(t *testing.T, edit ...func(*system)) *system {
 	t.Helper()
 	s := &system{
-		t: t, clock: &clock{now: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)},
+		t: t, clock: testkit.NewClock(time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)),
 		logs: &bytes.Buffer{}, nonces: resource.NewMemoryNonces(), metrics: prometheus.NewRegistry(),
 	}
 	for _, e := range edit {
@@ -225,21 +204,10 @@ func (s *system) openStore() {
 	s.t.Helper()
 	if s.opened.path == "" {
 		const origin = "counterfoil.test/ledger"
-		secret, public, err := ledger.GenerateKey(origin)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		signer, err := ledger.ParseSigner(secret)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		verifier, err := ledger.ParseVerifier(public)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		signer, verifier := testkit.LogKey(s.t, origin)
 		s.opened = opened{
 			filepath.Join(s.t.TempDir(), "counterfoil.db"),
-			store.Options{Now: s.clock.Now, Origin: origin, Signer: signer, Verifier: verifier},
+			store.Options{Now: s.clock.Now, Origin: origin, Signer: signer, Verifier: verifier, Begin: true},
 		}
 	}
 	var err error
@@ -371,15 +339,6 @@ type agentKey struct {
 	signer          *credential.Signer
 }
 
-func newSigner(t *testing.T, alg string) *credential.Signer {
-	t.Helper()
-	key, err := credential.GenerateKey(alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signerOf(t, key)
-}
-
 func signerOf(t *testing.T, key crypto.Signer) *credential.Signer {
 	t.Helper()
 	signer, err := credential.NewSigner(key)
@@ -392,7 +351,7 @@ func signerOf(t *testing.T, key crypto.Signer) *credential.Signer {
 // enrol makes a key, gets a code and enrols with it.
 func (s *system) enrol(agent string) agentKey {
 	s.t.Helper()
-	signer := newSigner(s.t, "ES256")
+	signer := testkit.Signer(s.t, "ES256")
 	a := s.enrolWith(signer, agent, s.code(agent))
 	if a.status != 201 {
 		s.t.Fatalf("enrol %s: %d %s", agent, a.status, a.body)

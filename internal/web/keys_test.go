@@ -10,6 +10,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -27,7 +28,7 @@ func TestProofKeys(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	k, second, other := s.enrol("payroll"), s.enrol("payroll"), s.enrol("other")
-	stranger := newSigner(t, "ES256")
+	stranger := testkit.Signer(t, "ES256")
 	gone := s.enrol("gardener")
 	if a := s.admin("DELETE", "/api/v1/agents/gardener", nil); a.status != 200 {
 		t.Fatalf("offboard: %d %s", a.status, a.body)
@@ -53,7 +54,7 @@ func TestAnyProofKey(t *testing.T) {
 	free, other := s.enrol("free"), s.enrol("other")
 	var keys []*credential.Signer
 	for i := range 8 {
-		keys = append(keys, newSigner(t, "ES256"))
+		keys = append(keys, testkit.Signer(t, "ES256"))
 		a := s.token(free, proveWith(keys[i]))
 		if a.status != 200 {
 			t.Fatalf("key %d: %d %s", i+1, a.status, a.body)
@@ -62,7 +63,7 @@ func TestAnyProofKey(t *testing.T) {
 			t.Errorf("key %d: %v", i+1, err)
 		}
 	}
-	wantStatus(t, s.token(free, proveWith(newSigner(t, "ES256"))), 400, "invalid_dpop_proof", counterfoil.ProofKeyMismatch)
+	wantStatus(t, s.token(free, proveWith(testkit.Signer(t, "ES256"))), 400, "invalid_dpop_proof", counterfoil.ProofKeyMismatch)
 	if a := s.token(free, proveWith(keys[3])); a.status != 200 {
 		t.Errorf("a key that is bound: %d %s", a.status, a.body)
 	}
@@ -79,7 +80,7 @@ func TestAnyProofKey(t *testing.T) {
 func TestKeyIsNamedByItsKID(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	signer := newSigner(t, "ES256")
+	signer := testkit.Signer(t, "ES256")
 	manifest := func(kid string) string {
 		jwk := strings.Replace(string(signer.Public().JWK()), "{", fmt.Sprintf(`{"kid":%q,`, kid), 1)
 		return "kind: Agent\nname: keyed\nowner: ana\nenvironment: prod\ngrants: [{tools: [bank/get_balance]}]\nkeys: [" + jwk + "]\n"
@@ -110,7 +111,7 @@ func TestKeyIsNamedByItsKID(t *testing.T) {
 func TestUnknownLooksLikeKnown(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	k, gone, listed := s.enrol("payroll"), s.enrol("gardener"), newSigner(t, "ES256")
+	k, gone, listed := s.enrol("payroll"), s.enrol("gardener"), testkit.Signer(t, "ES256")
 	if a := s.admin("POST", "/api/v1/agents/gardener/offboard", map[string]string{"reason": "done"}); a.status != 200 {
 		t.Fatalf("offboard: %d %s", a.status, a.body)
 	}
@@ -127,7 +128,7 @@ func TestUnknownLooksLikeKnown(t *testing.T) {
 			q.Assertion.Header["kid"], q.Assertion.Signer = signer.Public().Thumbprint(), signer
 		}
 	}
-	stranger := newSigner(t, "ES256")
+	stranger := testkit.Signer(t, "ES256")
 	cases := map[string]func(*request){
 		"an agent that never was":      as("nobody", stranger),
 		"a name that cannot be":        as("No Body", stranger),
@@ -161,7 +162,7 @@ func TestUnknownLooksLikeKnown(t *testing.T) {
 		if got := same(a); got != want {
 			t.Errorf("%s: %s\nwant %s", name, got, want)
 		}
-		s.clock.advance(time.Second)
+		s.clock.Advance(time.Second)
 	}
 	if got := len(s.entries(ledger.TokenRefused)); got != 0 {
 		t.Errorf("%d entries of refusals before authentication; they belong into the aggregate", got)
@@ -202,7 +203,7 @@ func TestSuspendedAgent(t *testing.T) {
 	}
 	wantStatus(t, s.token(k), 401, "invalid_client", counterfoil.AgentSuspended)
 	// Whoever has no key of the agent learns nothing.
-	wantStatus(t, s.token(k, func(q *request) { q.Assertion.Signer = newSigner(t, "ES256") }), 401, "invalid_client", counterfoil.ClientRefused)
+	wantStatus(t, s.token(k, func(q *request) { q.Assertion.Signer = testkit.Signer(t, "ES256") }), 401, "invalid_client", counterfoil.ClientRefused)
 	if a := s.admin("POST", "/api/v1/agents/payroll/resume", nil); a.status != 200 || a.member("status") != "active" {
 		t.Fatalf("resume: %d %s", a.status, a.body)
 	}
@@ -216,6 +217,47 @@ func TestSuspendedAgent(t *testing.T) {
 		if e := s.entries(kind); len(e) != 1 || e[0].Agent != "payroll" || e[0].Owner != "ana" || e[0].Actor != "uid:0" {
 			t.Errorf("%s: %+v", kind, e)
 		}
+	}
+}
+
+// Which instances are released is said by whoever resumes, and read strictly.
+func TestResumeNamesWhatItReleases(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	k, other := s.enrol("payroll"), s.enrol("payroll")
+	now := s.clock.Now()
+	seen := counterfoil.Sighting{At: now, Agent: "payroll", Instance: k.instance, JKT: k.signer.Public().Thumbprint()}
+	news, err := s.auth.Suspect(t.Context(), counterfoil.Suspicion{Agent: "payroll", Instance: k.instance, First: seen, Second: seen})
+	if err != nil || !news {
+		t.Fatalf("suspecting: %v, %v", news, err)
+	}
+	const path = "/api/v1/agents/payroll/resume"
+	quarantined := fmt.Sprintf(`["%s"]`, k.instance)
+	for _, c := range []struct {
+		name string
+		body any
+		code counterfoil.Code
+	}{
+		{"no body", nil, counterfoil.RequestMalformed},
+		{"nothing named", map[string]any{"release": []string{}}, counterfoil.RequestMalformed},
+		{"one that is not quarantined", map[string]any{"release": []string{k.instance, other.instance}}, counterfoil.RequestMalformed},
+		{"a name that nobody has", map[string]any{"release": []string{k.instance, "ins_\x00"}}, counterfoil.RequestMalformed},
+		{"a text", map[string]any{"release": k.instance}, counterfoil.PayloadMalformed},
+		{"another member", map[string]any{"releases": []string{k.instance}}, counterfoil.PayloadMalformed},
+	} {
+		wantProblem(t, s.admin("POST", path, c.body), 400, c.code)
+		if got := s.admin("GET", "/api/v1/agents/payroll", nil); !strings.Contains(got.body, `"quarantined":`+quarantined) {
+			t.Errorf("%s: %s", c.name, got.body)
+		}
+	}
+	if len(s.entries(ledger.AgentResumed)) != 0 {
+		t.Error("a refusal is recorded as a resumption")
+	}
+	if a := s.admin("POST", path, map[string]any{"release": []string{k.instance}}); a.status != 200 || !strings.Contains(a.body, `"released":`+quarantined) || strings.Contains(a.body, `"quarantined"`) {
+		t.Errorf("releasing: %d %s", a.status, a.body)
+	}
+	if a := s.token(k); a.status != 200 {
+		t.Errorf("released: %d %s", a.status, a.body)
 	}
 }
 
@@ -241,7 +283,7 @@ func TestRateOfOneAgent(t *testing.T) {
 	if got := len(s.entries(ledger.TokenRefused)); got != 0 {
 		t.Errorf("%d entries of rate-limited requests", got)
 	}
-	s.clock.advance(time.Second)
+	s.clock.Advance(time.Second)
 	if a := s.token(k); a.status != 200 {
 		t.Errorf("a second later: %d %s", a.status, a.body)
 	}
@@ -253,7 +295,7 @@ func TestRateOfOneAddress(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	k := s.enrol("payroll")
-	stranger := newSigner(t, "ES256")
+	stranger := testkit.Signer(t, "ES256")
 	q := s.request(k)
 	q.Assertion.Signer = stranger
 	bad := q.Assertion.Compact(t)

@@ -45,7 +45,7 @@ type resourceMetadata struct {
 func newServerMetadata(issuer string) serverMetadata {
 	return serverMetadata{
 		Issuer:            issuer,
-		TokenEndpoint:     issuer + tokenPath,
+		TokenEndpoint:     issuer + counterfoil.TokenPath,
 		JWKSURI:           issuer + jwksPath,
 		GrantTypes:        []string{authority.GrantClientCredentials},
 		ResponseTypes:     []string{},
@@ -53,14 +53,14 @@ func newServerMetadata(issuer string) serverMetadata {
 		AuthAlgs:          authority.Algorithms(),
 		DPoPAlgs:          authority.Algorithms(),
 		DetailTypes:       []string{counterfoil.DetailType},
-		EnrolmentEndpoint: issuer + enrollPath,
+		EnrolmentEndpoint: issuer + counterfoil.EnrollPath,
 		Ledger:            issuer + ledgerPath,
 	}
 }
 
 func newResourceMetadata(issuer string, r *counterfoil.Resource) resourceMetadata {
 	return resourceMetadata{
-		Resource:             authority.ResourceURL(issuer, r),
+		Resource:             r.ID(issuer),
 		Name:                 r.Name,
 		AuthorizationServers: []string{issuer},
 		BearerMethods:        []string{"header"},

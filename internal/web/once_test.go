@@ -114,7 +114,7 @@ func TestNonces(t *testing.T) {
 		t.Fatalf("with the nonce: %d %s %v", a.status, a.body, a.header)
 	}
 	// A nonce is good for five minutes.
-	s.clock.advance(6 * time.Minute)
+	s.clock.Advance(6 * time.Minute)
 	q = s.request(k)
 	q.Proof.Claims["nonce"] = nonces[0]
 	wantStatus(t, s.send(q), 400, "use_dpop_nonce", counterfoil.NonceRequired)
@@ -131,7 +131,7 @@ func TestNonceAfterALoss(t *testing.T) {
 	}
 	s.nonces.LostAt = s.clock.Now()
 	wantStatus(t, s.token(k), 400, "use_dpop_nonce", counterfoil.NonceRequired)
-	s.clock.advance(11 * time.Second)
+	s.clock.Advance(11 * time.Second)
 	if a := s.token(k); a.status != 200 {
 		t.Errorf("after the loss: %d %s", a.status, a.body)
 	}

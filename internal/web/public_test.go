@@ -248,7 +248,7 @@ func TestOddValuesAreNoFaults(t *testing.T) {
 		}
 	}
 	for _, v := range odd {
-		s.clock.advance(1e9)
+		s.clock.Advance(1e9)
 		for _, name := range []string{"grant_type", "client_assertion_type", "client_assertion", "client_id", "resource", "scope", "authorization_details", "task"} {
 			q := s.request(k)
 			q.Form[name] = []string{fmt.Sprint(v)}

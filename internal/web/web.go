@@ -7,11 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -37,22 +35,11 @@ type Entries interface {
 	// before another, in order, and returns its first error.
 	Range(ctx context.Context, from, to int64, each func(entry []byte) error) error
 	// Find returns the newest entries that the filter chooses, newest first.
-	Find(ctx context.Context, f Filter) ([]*ledger.Entry, error)
+	Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, error)
 	// Receipt returns the receipt of an entry that exists.
 	Receipt(ctx context.Context, index int64) (ledger.Receipt, error)
 	// Export writes the whole log.
 	Export(ctx context.Context, w io.Writer) error
-}
-
-// A Filter chooses entries. Empty members choose every entry.
-type Filter struct {
-	Kind      ledger.Kind
-	Agent     string
-	Tool      string
-	Code      counterfoil.Code
-	RequestID string
-	Since     time.Time
-	Limit     int // the most that are wanted
 }
 
 // Config is what the handlers are made of. Everything is required.

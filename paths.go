@@ -1,0 +1,19 @@
+package counterfoil
+
+// Paths below the issuer's URL: proofs are made for them, and identifiers are
+// made of them.
+const (
+	TokenPath    = "/oauth/token"
+	EnrollPath   = "/enroll"
+	ResourcePath = "/r/" // and a resource's name: what the gateway serves
+)
+
+// ID is the resource's identifier (RFC 8707): its URL at the issuer's gateway, or
+// its own where somebody else's gateway is in front of it. Tokens name it as
+// their audience and proofs are made for it, character by character.
+func (r *Resource) ID(issuer string) string {
+	if r.PublicURL != "" {
+		return r.PublicURL
+	}
+	return issuer + ResourcePath + r.Name
+}
