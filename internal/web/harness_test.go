@@ -3,7 +3,6 @@ package web_test
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -337,15 +336,6 @@ func (s *system) apply(yaml string) answer {
 type agentKey struct {
 	agent, instance string
 	signer          *credential.Signer
-}
-
-func signerOf(t *testing.T, key crypto.Signer) *credential.Signer {
-	t.Helper()
-	signer, err := credential.NewSigner(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
 }
 
 // enrol makes a key, gets a code and enrols with it.
