@@ -251,7 +251,7 @@ func (s *Store) loadJudged() error {
 	err := s.seq.w.query(getMeta, func(r []driver.Value) error {
 		n, err := strconv.ParseInt(r[0].(string), 10, 64)
 		if err != nil || n < 0 || n > s.tree.Size() {
-			return fmt.Errorf("%q is no index of the log", r[0])
+			return fmt.Errorf("%q is no index of the log: the log is damaged or was cut%s", r[0], advice)
 		}
 		judged = n
 		return nil
