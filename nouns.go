@@ -213,10 +213,12 @@ type Status string
 const (
 	Active     Status = "active"
 	Suspended  Status = "suspended"
-	Offboarded Status = "offboarded" // final; the name never returns
+	Offboarded Status = "offboarded" // of agents alone; final, the name never returns
 
-	// Quarantined is a status of instances alone: its key was seen in two places.
+	// Of instances alone: its key was seen in two places; it, or its agent, was
+	// ended, which is final for its key.
 	Quarantined Status = "quarantined"
+	Ended       Status = "ended"
 )
 
 // An Instance is one running process of an agent. It is live exactly when its

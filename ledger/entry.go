@@ -22,7 +22,7 @@ const (
 	AgentSuspended         Kind = "agent.suspended"
 	AgentResumed           Kind = "agent.resumed"
 	AgentOffboarded        Kind = "agent.offboarded"
-	CodeIssued             Kind = "code.issued" // an enrolment code; never the code itself
+	EnrolmentCodeIssued    Kind = "enrolment_code.issued" // never the code itself
 	InstanceEnrolled       Kind = "instance.enrolled"
 	ProofKeyBound          Kind = "proof_key.bound"
 	KeyRotated             Kind = "key.rotated"

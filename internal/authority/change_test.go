@@ -170,7 +170,7 @@ func TestAdministratorsWhoLeave(t *testing.T) {
 	}{
 		{"apply", func() error { _, err := h.apply(gone, a, dee); return err }, func() bool { _, r := a.Policy(); return r.People["dee"] != nil }},
 		{"delete", func() error { _, err := a.Delete(gone, counterfoil.KindPerson, "dee", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.People["dee"] == nil }},
-		{"enrol code", func() error { _, _, err := a.EnrolCode(gone, "payroll", "uid:7"); return err }, func() bool { return len(h.entries(ledger.CodeIssued)) == 1 }},
+		{"enrol code", func() error { _, _, err := a.EnrolCode(gone, "payroll", "uid:7"); return err }, func() bool { return len(h.entries(ledger.EnrolmentCodeIssued)) == 1 }},
 		{"suspend", func() error { return a.Suspend(gone, "payroll", "", "uid:7") }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Suspended }},
 		{"resume", func() error { _, err := a.Resume(gone, "payroll", nil, "", "uid:7"); return err }, func() bool { return h.store.AgentState("payroll").Status == counterfoil.Active }},
 		{"offboard", func() error { _, err := a.Offboard(gone, "payroll", "", "uid:7"); return err }, func() bool { _, r := a.Policy(); return r.Agents["payroll"] == nil }},

@@ -43,7 +43,7 @@ func (a *Authority) EnrolCode(ctx context.Context, agent, actor string) (counter
 	}
 	code, expires := newCode(), a.cfg.Now().Add(CodeLife)
 	e := &ledger.Entry{
-		Kind: ledger.CodeIssued, Agent: agent, Owner: doc.Owner, Actor: actor,
+		Kind: ledger.EnrolmentCodeIssued, Agent: agent, Owner: doc.Owner, Actor: actor,
 		Detail: map[string]any{"expires": ledger.FormatTime(expires)},
 	}
 	err = a.cfg.Store.PutCode(context.WithoutCancel(ctx), counterfoil.EnrolmentCode{Hash: hashCode(code), Agent: agent, Expires: expires}, e)

@@ -106,7 +106,7 @@ func TestSuspicionsFollowTheManifest(t *testing.T) {
 		t.Errorf("shown is %+v (%v)", view, err)
 	}
 	h.mustApply(a, bank+payroll)
-	if status() != counterfoil.Offboarded {
+	if status() != counterfoil.Ended {
 		t.Errorf("listed no more, it is %s", status())
 	}
 	h.clock.Advance(time.Second)

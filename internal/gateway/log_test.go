@@ -83,7 +83,7 @@ func (l *log) enrol(agent string, key credential.PublicKey) (instance string) {
 	l.t.Helper()
 	ctx, now := l.t.Context(), start
 	code := sha256.Sum256([]byte(key.Thumbprint()))
-	err := l.PutCode(ctx, counterfoil.EnrolmentCode{Hash: code, Agent: agent, Expires: now.Add(time.Hour)}, &ledger.Entry{Kind: ledger.CodeIssued, Agent: agent})
+	err := l.PutCode(ctx, counterfoil.EnrolmentCode{Hash: code, Agent: agent, Expires: now.Add(time.Hour)}, &ledger.Entry{Kind: ledger.EnrolmentCodeIssued, Agent: agent})
 	if err != nil {
 		l.t.Fatal(err)
 	}

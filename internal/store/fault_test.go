@@ -71,8 +71,8 @@ func steps(t *testing.T) []step {
 			_, ok := s.InstanceByKey("jkt-ins_0")
 			return reg.Agents["payroll"] != nil && ok && s.AgentState("payroll").Status == counterfoil.Active
 		}},
-		{"put code", false, ledger.CodeIssued, func(ctx context.Context, s *Store) error {
-			return s.PutCode(ctx, code("payroll", "x"), entry(ledger.CodeIssued, "payroll"))
+		{"put code", false, ledger.EnrolmentCodeIssued, func(ctx context.Context, s *Store) error {
+			return s.PutCode(ctx, code("payroll", "x"), entry(ledger.EnrolmentCodeIssued, "payroll"))
 		}, nil},
 		{"enrol", true, ledger.InstanceEnrolled, func(ctx context.Context, s *Store) error {
 			return s.Enroll(ctx, code("payroll", "x").Hash, instance("ins_1", "payroll"), entry(ledger.InstanceEnrolled, "payroll"))

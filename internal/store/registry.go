@@ -480,7 +480,7 @@ func (s *Store) Offboard(ctx context.Context, agent string, e *ledger.Entry) (co
 			v.registry, v.revision = r, next
 			for _, id := range v.ofAgent[agent] {
 				i := v.instances[id]
-				i.Status = counterfoil.Offboarded
+				i.Status = counterfoil.Ended
 				v.instances[id] = i
 			}
 			for _, jkt := range c.took.Keys {

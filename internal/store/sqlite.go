@@ -124,7 +124,7 @@ var sqliteTexts = [statements]string{
 
 	insertInstance: `INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled, how)
 		VALUES (?, ?, ?, ?, ?, 'active', ?, ?) ON CONFLICT DO NOTHING`,
-	endInstance: `UPDATE instances SET status = 'offboarded' WHERE id = ?1 AND agent = ?2 AND status <> 'offboarded'`,
+	endInstance: `UPDATE instances SET status = 'ended' WHERE id = ?1 AND agent = ?2 AND status <> 'ended'`,
 	// One statement decides that it was not suspected since, so that the same
 	// sightings, read back by a start, are one suspicion. A foreign use (?6) that was
 	// recorded before is one of them.
@@ -135,8 +135,8 @@ var sqliteTexts = [statements]string{
 		WHERE id = ?1 AND agent = ?2 AND status = 'quarantined'`,
 	countQuarantined:     `SELECT count(*) FROM instances WHERE agent = ? AND status = 'quarantined'`,
 	instanceStatus:       `SELECT status FROM instances WHERE id = ? AND agent = ?`,
-	endInstancesOfAgent:  `UPDATE instances SET status = 'offboarded' WHERE agent = ?`,
-	keptInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'offboarded' ORDER BY id`,
+	endInstancesOfAgent:  `UPDATE instances SET status = 'ended' WHERE agent = ?`,
+	keptInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'ended' ORDER BY id`,
 	readInstances:        `SELECT id, agent, jkt, jwk, alg, status, enrolled, how, suspected, shown FROM instances`,
 
 	insertKey:         `INSERT INTO keys (jkt, agent, instance, registered, live) VALUES (?, ?, ?, ?, 1) ON CONFLICT DO NOTHING`,

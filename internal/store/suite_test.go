@@ -137,7 +137,7 @@ func code(agent, text string) counterfoil.EnrolmentCode {
 func (s *subject) instance(id, agent string) {
 	s.t.Helper()
 	c := code(agent, id)
-	if err := s.PutCode(s.t.Context(), c, entry(ledger.CodeIssued, agent)); err != nil {
+	if err := s.PutCode(s.t.Context(), c, entry(ledger.EnrolmentCodeIssued, agent)); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.Enroll(s.t.Context(), c.Hash, instance(id, agent), entry(ledger.InstanceEnrolled, agent)); err != nil {
@@ -208,7 +208,7 @@ func suiteApply(t *testing.T, s *subject) {
 		if reg, _ := s.Registry(); reg.Policies["night"] != nil || reg.Agents["payroll"] == nil {
 			t.Errorf("the registry is %+v", reg)
 		}
-		if i, _ := s.Instance("ins_1"); i.Status != counterfoil.Offboarded {
+		if i, _ := s.Instance("ins_1"); i.Status != counterfoil.Ended {
 			t.Errorf("the instance whose key is gone is %+v", i)
 		}
 		if _, _, ok := s.ProofKey("jkt-ins_1"); ok {
@@ -332,7 +332,7 @@ func suiteLife(t *testing.T, s *subject) {
 	for range 2 {
 		reg, _ := s.Registry()
 		i, _ := s.Instance("ins_1")
-		if reg.Agents["payroll"] != nil || s.AgentState("payroll").Status != counterfoil.Offboarded || i.Status != counterfoil.Offboarded {
+		if reg.Agents["payroll"] != nil || s.AgentState("payroll").Status != counterfoil.Offboarded || i.Status != counterfoil.Ended {
 			t.Errorf("after offboarding: %+v, %+v", s.AgentState("payroll"), i)
 		}
 		if other, _ := s.Instance("ins_2"); reg.Agents["planner"] == nil || other.Status != counterfoil.Active {
@@ -362,7 +362,7 @@ func suiteLife(t *testing.T, s *subject) {
 	})
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
 	s.wantRefused(counterfoil.ClientRefused, func() error {
-		return s.PutCode(ctx, code("payroll", "again"), entry(ledger.CodeIssued, "payroll"))
+		return s.PutCode(ctx, code("payroll", "again"), entry(ledger.EnrolmentCodeIssued, "payroll"))
 	})
 }
 
@@ -371,7 +371,7 @@ func suiteEnrol(t *testing.T, s *subject) {
 	s.agent("payroll")
 	s.agent("planner")
 	c := code("payroll", "one")
-	s.wantDone(s.PutCode(ctx, c, entry(ledger.CodeIssued, "payroll")))
+	s.wantDone(s.PutCode(ctx, c, entry(ledger.EnrolmentCodeIssued, "payroll")))
 	s.instance("ins_0", "planner")
 	enrol := func(hash [32]byte, i counterfoil.Instance) func() error {
 		return func() error { return s.Enroll(ctx, hash, i, entry(ledger.InstanceEnrolled, i.Agent)) }
@@ -389,12 +389,12 @@ func suiteEnrol(t *testing.T, s *subject) {
 		t.Errorf("the instances are %+v", got)
 	}
 	late := code("payroll", "late")
-	s.wantDone(s.PutCode(ctx, late, entry(ledger.CodeIssued, "payroll")))
+	s.wantDone(s.PutCode(ctx, late, entry(ledger.EnrolmentCodeIssued, "payroll")))
 	s.fixture.clock.Advance(15 * time.Minute)
 	s.wantRefused(counterfoil.EnrolmentRefused, enrol(late.Hash, instance("ins_3", "payroll")))
 	stale := code("payroll", "suspended")
 	stale.Expires = s.fixture.clock.Now().Add(time.Minute)
-	s.wantDone(s.PutCode(ctx, stale, entry(ledger.CodeIssued, "payroll")))
+	s.wantDone(s.PutCode(ctx, stale, entry(ledger.EnrolmentCodeIssued, "payroll")))
 	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.EnrolmentRefused, enrol(stale.Hash, instance("ins_4", "payroll")))
 	s.wantDone(s.resume("payroll"))
@@ -771,9 +771,9 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 		s.instance(fmt.Sprintf("ins_%d", i), fmt.Sprintf("a%d", i))
 	}
 	shared := code("a64", "shared")
-	s.wantDone(s.PutCode(ctx, shared, entry(ledger.CodeIssued, "a64")))
+	s.wantDone(s.PutCode(ctx, shared, entry(ledger.EnrolmentCodeIssued, "a64")))
 	for i := range 64 {
-		s.wantDone(s.PutCode(ctx, code(fmt.Sprintf("a%d", i), fmt.Sprint("race", i)), entry(ledger.CodeIssued, "")))
+		s.wantDone(s.PutCode(ctx, code(fmt.Sprintf("a%d", i), fmt.Sprint("race", i)), entry(ledger.EnrolmentCodeIssued, "")))
 	}
 	call := decided("a64")
 	s.wantDone(s.Decide(ctx, call, nil))

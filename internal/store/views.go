@@ -112,7 +112,7 @@ func (v *views) addInstance(i counterfoil.Instance) {
 // endInstance marks an instance and its keys dead.
 func (v *views) endInstance(id string) {
 	i := v.instances[id]
-	i.Status = counterfoil.Offboarded
+	i.Status = counterfoil.Ended
 	v.instances[id] = i
 	for jkt, k := range v.keys {
 		if k.instance == id {

@@ -26,7 +26,7 @@ func TestEnrolment(t *testing.T) {
 	if len(e) != 1 || e[0].Agent != "payroll" || e[0].Owner != "ana" || e[0].Instance != a.member("instance") || e[0].JKT != a.member("jkt") || e[0].Proof == "" {
 		t.Errorf("entry = %+v", e)
 	}
-	if e := s.entries(ledger.CodeIssued); len(e) != 1 || e[0].Actor != "uid:0" {
+	if e := s.entries(ledger.EnrolmentCodeIssued); len(e) != 1 || e[0].Actor != "uid:0" {
 		t.Errorf("entry of the code = %+v", e)
 	}
 	// Neither the ledger nor the log has the code.

@@ -1,0 +1,2 @@
+-- An instance ends; only an agent is offboarded, which is final for its name.
+UPDATE instances SET status = 'ended' WHERE status = 'offboarded';
