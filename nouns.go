@@ -215,10 +215,8 @@ const (
 	Suspended  Status = "suspended"
 	Offboarded Status = "offboarded" // of agents alone; final, the name never returns
 
-	// Of instances alone: its key was seen in two places; it, or its agent, was
-	// ended, which is final for its key.
-	Quarantined Status = "quarantined"
-	Ended       Status = "ended"
+	Quarantined Status = "quarantined" // of instances alone: the key was seen in two places
+	Ended       Status = "ended"       // of instances alone; final for the key
 )
 
 // An Instance is one running process of an agent. It is live exactly when its
