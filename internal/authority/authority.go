@@ -80,7 +80,6 @@ type Definition struct {
 type Authority struct {
 	cfg      Config
 	keys     keyCache
-	decoys   decoys   // check the signatures of agents that do not exist
 	agents   *limiter // by authenticated agent
 	sources  *limiter // by address, charged for what is refused before authentication
 	refusals aggregate

@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -18,20 +17,19 @@ type client struct {
 	assertion credential.Assertion
 }
 
-// maxTried is how many keys an assertion without a key id is tried with, of an
-// agent that proves with other keys than it logs in with.
+// maxTried is how many keys an assertion without a key id is tried with.
 const maxTried = 8
 
 // authenticate finds the key that an assertion claims, checks the assertion
 // with it, and returns whose it is. Until the signature holds, every reason is
-// the same answer, and it takes as long: one signature is verified of the
-// algorithm that the assertion names, whether or not there is such an agent and
-// whatever keys it has.
+// the same answer, and it takes as long: so many signatures are verified of the
+// algorithm that the assertion names, one when it names its key, whether or not
+// there is such an agent and however many keys it has. What shows is the size of
+// an RSA key other than 3072 bits.
 //
-// An assertion need not say which key it is signed with. Then it is the key that
-// the proof beside it claims, or else the newest one. Where an agent proves with
-// any keys (proof_keys), the newest few are tried: such an agent that logs in
-// without a key id can be told from one that does not exist by the time it takes.
+// An assertion need not say which key it is signed with. Then the key that the
+// proof beside it claims is tried first, because it is the same one in all but
+// rare set-ups, and the newest few after it.
 func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (client, error) {
 	u, err := credential.ParseAssertion(f.assertion)
 	if err != nil {
@@ -57,11 +55,10 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 		hint = p.ClaimedKey()
 	}
 	keys := a.keysOf(agent, u.KeyID(), hint, u.Algorithm())
-	if len(keys) == 0 || state.Status == counterfoil.Offboarded {
-		_, _ = u.Check(a.decoys.of(u.Algorithm()), a.cfg.Issuer, now) // for its cost alone: it cannot verify
-		return client{}, credential.RefuseClient(counterfoil.KeyUnknown)
+	if state.Status == counterfoil.Offboarded {
+		keys = nil
 	}
-	var last error
+	var last error = credential.RefuseClient(counterfoil.KeyUnknown)
 	for _, k := range keys {
 		assertion, err := u.Check(k.public, a.cfg.Issuer, now)
 		if err != nil {
@@ -81,6 +78,13 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 		}
 		return who, nil
 	}
+	most := 1
+	if u.KeyID() == "" {
+		most = maxTried
+	}
+	for range most - len(keys) {
+		_, _ = u.Check(decoy(u.Algorithm()), a.cfg.Issuer, now) // for its cost alone: it cannot verify
+	}
 	return client{}, last
 }
 
@@ -93,69 +97,66 @@ type knownKey struct {
 // keysOf returns the keys of an agent's instances, quarantined ones too, that an
 // assertion of an algorithm may be signed with: the one that kid names, by its
 // thumbprint or by the kid that the manifest gives it, or without a kid the hinted
-// one or else the newest; of an agent that proves with any keys the newest few.
+// one and the newest few. It looks at few, however many there are.
 func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint, alg string) []knownKey {
 	if agent == nil {
 		return nil
 	}
-	if kid != "" {
-		kid = a.thumbprintOf(agent, kid)
-	}
 	var keys []knownKey
-	for _, inst := range a.cfg.Store.Instances(agent.Name) {
-		if ended(inst) || kid != "" && kid != inst.JKT {
-			continue
+	add := func(inst counterfoil.Instance) {
+		if len(keys) == maxTried || inst.Agent != agent.Name || inst.Alg != alg || ended(inst) {
+			return
 		}
 		k, err := a.keys.get(inst.JWK)
 		if err != nil {
 			a.cfg.Log.Error("a registered key does not parse", "instance", inst.ID, "jkt", inst.JKT, "err", err)
-			continue
+			return
 		}
-		if k.public.Alg() == alg {
-			keys = append(keys, knownKey{inst, k.public})
+		keys = append(keys, knownKey{inst, k.public})
+	}
+	if kid != "" {
+		hint = a.thumbprintOf(agent, kid)
+	}
+	if inst, ok := a.cfg.Store.InstanceByKey(hint); ok {
+		add(inst)
+	}
+	if kid != "" {
+		return keys
+	}
+	for _, inst := range a.cfg.Store.LatestInstances(agent.Name, 4*maxTried) {
+		if inst.JKT != hint {
+			add(inst)
 		}
 	}
-	slices.Reverse(keys) // the store has the oldest first
-	slices.SortStableFunc(keys, func(x, y knownKey) int {
-		switch hint {
-		case x.instance.JKT:
-			return -1
-		case y.instance.JKT:
-			return 1
+	return keys
+}
+
+// Decoys are keys that nobody has the private half of, one an algorithm, made when
+// they are first needed: an RSA key takes its time.
+var decoys = map[string]func() credential.PublicKey{
+	credential.ES256: makeDecoy(credential.ES256), credential.ES384: makeDecoy(credential.ES384),
+	credential.Ed25519: makeDecoy(credential.Ed25519), credential.PS256: makeDecoy(credential.PS256),
+}
+
+func makeDecoy(alg string) func() credential.PublicKey {
+	return sync.OnceValue(func() credential.PublicKey {
+		private, err := credential.GenerateKey(alg)
+		if err != nil {
+			return credential.PublicKey{} // which verifies nothing
 		}
-		return 0
+		public, err := credential.NewPublicKey(private.Public())
+		if err != nil {
+			return credential.PublicKey{}
+		}
+		return public
 	})
-	most := 1
-	if agent.ProofKeys == proofKeysAny {
-		most = maxTried
-	}
-	return keys[:min(len(keys), most)]
 }
 
-// decoys are keys that nobody has the private half of, one an algorithm, made when
-// they are first needed.
-type decoys struct {
-	mu   sync.Mutex
-	keys map[string]credential.PublicKey // guarded by mu
-}
-
-func (d *decoys) of(alg string) credential.PublicKey {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if k, made := d.keys[alg]; made {
-		return k
+func decoy(alg string) credential.PublicKey {
+	if of := decoys[alg]; of != nil {
+		return of()
 	}
-	var public credential.PublicKey // the zero key verifies nothing, at no cost
-	if private, err := credential.GenerateKey(alg); err == nil {
-		if k, err := credential.NewPublicKey(private.Public()); err == nil {
-			public = k
-		}
-	}
-	if d.keys == nil {
-		d.keys = map[string]credential.PublicKey{}
-	}
-	d.keys[alg] = public
-	return public
+	return credential.PublicKey{}
 }
 
 // thumbprintOf returns the thumbprint of the agent's key that the manifest names

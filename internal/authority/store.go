@@ -18,6 +18,9 @@ type Directory interface {
 	AgentState(agent string) counterfoil.AgentState
 	// Instances returns every instance that an agent ever had, oldest first.
 	Instances(agent string) []counterfoil.Instance
+	// LatestInstances returns the last instances that an agent had, at most so
+	// many, the newest first.
+	LatestInstances(agent string, most int) []counterfoil.Instance
 	// InstanceByKey returns the instance, dead or not, whose registered key has
 	// that thumbprint.
 	InstanceByKey(jkt string) (counterfoil.Instance, bool)

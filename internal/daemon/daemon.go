@@ -358,7 +358,11 @@ func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (ma
 	}
 	known := make(map[string]authority.Definition, len(defs))
 	for tool, def := range defs {
-		known[tool] = authority.Definition{Digest: def.Digest, Unusable: def.Unusable()}
+		of := authority.Definition{Digest: def.Digest}
+		if _, classified := res.Tool(tool); classified { // nobody can call the others
+			of.Unusable = def.Unusable()
+		}
+		known[tool] = of
 	}
 	return known, nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/url"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,29 +23,33 @@ import (
 // unless the schema itself says what others there may be. Whether the values are
 // good is the upstream's to say.
 //
-// Where a schema offers alternatives, the names of all of them are taken. That
-// makes the check linear in the arguments, whatever an upstream wrote: to hold a
-// value against each alternative, and each of its members again, takes time beyond
-// measure, which is why no validator is used here (docs/decisions/0008).
+// Where a schema offers alternatives, the names of all of them are taken, and
+// none is tried: to hold a value against each alternative, and each of its members
+// again, takes time beyond measure, which is why no validator is used here
+// (docs/decisions/0008). What must hold in any case is held to: its kinds, its
+// closed objects, its limits on names.
 type shape struct {
 	kinds kinds // the zero kinds is any
 	never bool  // the schema false
-	free  bool  // an object without a word about its members is meant to have any
+	free  bool  // it says no more than a kind: an object of it is meant to have any members
+	bare  bool  // it says no more than a reference
 
 	names    map[string]*shape // nil where no properties are listed
 	patterns []namePattern
-	others   *shape // members that are not listed; nil where nothing is said of them
+	others   *shape          // members that are not listed; nil where nothing is said of them
+	sealed   bool            // of its own word it has no members but those that it lists
+	allowed  map[string]bool // names that members may have; nil where all may
 	prefix   []*shape
 	items    []*shape // of what is behind prefix, together
 
-	parts        []*shape   // what the same value must, or on a condition must, meet as well
-	conditional  []*shape   // those of parts that count on a condition
-	alternatives [][]*shape // one of each
+	parts        []*shape   // what the same value must meet as well
+	conditional  []*shape   // what it must meet as well on a condition
+	alternatives [][]*shape // what it must meet one of, of each group
 }
 
 type namePattern struct {
-	name  *regexp.Regexp // nil matches every name
-	size  int            // of its text
+	name  *regexp.Regexp
+	size  int // of what the expression compiles to
 	shape *shape
 }
 
@@ -86,9 +91,16 @@ func kindOf(v any) kinds {
 	return kindObject
 }
 
+// Bounds on one schema, which an upstream writes, and on one check, whose arguments
+// an agent does.
 const (
-	maxShapes = 1 << 14 // of one schema
-	maxSteps  = 1 << 20 // of one check
+	maxShapes      = 1 << 12
+	maxPlace       = 1 << 10 // bytes of a schema's place
+	maxPatterns    = 32
+	maxPattern     = 128     // bytes
+	maxMatchedName = 1 << 10 // bytes of a member's name, where there are patterns
+	maxParts       = 256     // deep in one another
+	maxSteps       = 1 << 20
 )
 
 // readShape reads an inputSchema, canonical. An error says why arguments cannot be
@@ -108,8 +120,9 @@ func readShape(text []byte) (*shape, error) {
 // A shapeReader reads the schemas of one document, each once, by its place in it:
 // a JSON Pointer (RFC 6901).
 type shapeReader struct {
-	root   any
-	shapes map[string]*shape
+	root     any
+	shapes   map[string]*shape
+	patterns int
 }
 
 // moved are keywords that change what a reference means.
@@ -119,8 +132,11 @@ func (r *shapeReader) read(at string, v any) (*shape, error) {
 	if s := r.shapes[at]; s != nil {
 		return s, nil
 	}
-	if len(r.shapes) >= maxShapes {
+	switch {
+	case len(r.shapes) >= maxShapes:
 		return nil, fmt.Errorf("its inputSchema has more than %d schemas", maxShapes)
+	case len(at) > maxPlace:
+		return nil, fmt.Errorf("its inputSchema has a schema at %.200q, which is too long a place", "#"+at)
 	}
 	s := &shape{}
 	r.shapes[at] = s // before what is in it, which may refer to it
@@ -148,7 +164,7 @@ func (r *shapeReader) read(at string, v any) (*shape, error) {
 			return nil, err
 		}
 	}
-	s.free = saysNothing(m)
+	s.free, s.bare = saysNoMore(m, "type"), saysNoMore(m, "$ref")
 	return s, nil
 }
 
@@ -171,11 +187,11 @@ func wellFormed(at string, m map[string]any) error {
 	return nil
 }
 
-// saysNothing reports whether a schema says no more than of which kind a value is.
-func saysNothing(m map[string]any) bool {
+// saysNoMore reports whether a schema has no keyword but one, and annotations.
+func saysNoMore(m map[string]any, keyword string) bool {
 	for k := range m {
 		switch k {
-		case "type", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment":
+		case keyword, "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment":
 		default:
 			return false
 		}
@@ -186,11 +202,21 @@ func saysNothing(m map[string]any) bool {
 func (r *shapeReader) kinds(s *shape, at string, m map[string]any) error {
 	v, has := m["type"]
 	if !has {
+		values, _ := m["enum"].([]any)
+		if v, has := m["const"]; has {
+			values = append(values, v)
+		}
+		for _, v := range values {
+			s.kinds |= kindOf(v)
+		}
 		return nil
 	}
 	list, ok := v.([]any)
 	if !ok {
 		list = []any{v}
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("its inputSchema has no type in a list of types at %.200q", "#"+at)
 	}
 	for _, name := range list {
 		text, _ := name.(string)
@@ -214,15 +240,30 @@ func (r *shapeReader) members(s *shape, at string, m map[string]any) (err error)
 	}
 	patterns, _ := m["patternProperties"].(map[string]any)
 	for pattern, v := range patterns {
-		p := namePattern{size: len(pattern)}
+		p, err := r.pattern(pattern)
+		if err != nil {
+			return err
+		}
 		if p.shape, err = r.read(at+"/patternProperties/"+escapePointer(pattern), v); err != nil {
 			return err
 		}
-		// One that is not RE2 names what we cannot tell: the schema says that
-		// there are such members, so they are taken.
-		p.name, _ = regexp.Compile(pattern)
 		s.patterns = append(s.patterns, p)
 	}
+	if names, ok := m["propertyNames"].(map[string]any); ok {
+		list, _ := names["enum"].([]any)
+		if v, has := names["const"]; has {
+			list = append(list, v)
+		}
+		for _, v := range list {
+			if s.allowed == nil {
+				s.allowed = map[string]bool{}
+			}
+			if name, ok := v.(string); ok {
+				s.allowed[name] = true
+			}
+		}
+	}
+	s.sealed = m["additionalProperties"] == false
 	// additionalProperties has the last word: it leaves nothing unevaluated.
 	for _, k := range []string{"unevaluatedProperties", "additionalProperties"} {
 		if v, has := m[k]; has {
@@ -232,6 +273,26 @@ func (r *shapeReader) members(s *shape, at string, m map[string]any) (err error)
 		}
 	}
 	return nil
+}
+
+// pattern compiles the expression of names. One that is not RE2 says what we
+// cannot tell.
+func (r *shapeReader) pattern(text string) (p namePattern, err error) {
+	if r.patterns++; r.patterns > maxPatterns || len(text) > maxPattern {
+		return p, fmt.Errorf("its inputSchema has more than %d patternProperties, or one longer than %d bytes", maxPatterns, maxPattern)
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err == nil {
+		var program *syntax.Prog
+		if program, err = syntax.Compile(tree.Simplify()); err == nil {
+			p.size = len(program.Inst)
+			p.name, err = regexp.Compile(text)
+		}
+	}
+	if err != nil {
+		return p, fmt.Errorf("its inputSchema has a pattern of names, %.100q, that is not RE2", text)
+	}
+	return p, nil
 }
 
 func (r *shapeReader) elements(s *shape, at string, m map[string]any) (err error) {
@@ -245,7 +306,8 @@ func (r *shapeReader) elements(s *shape, at string, m map[string]any) (err error
 			s.prefix = append(s.prefix, e)
 		}
 	}
-	for _, k := range []string{"items", "additionalItems", "unevaluatedItems", "contains"} {
+	// contains is about some of the elements and bounds none.
+	for _, k := range []string{"items", "additionalItems", "unevaluatedItems"} {
 		v, has := m[k]
 		if _, list := v.([]any); !has || list {
 			continue
@@ -262,13 +324,15 @@ func (r *shapeReader) elements(s *shape, at string, m map[string]any) (err error
 func (r *shapeReader) composition(s *shape, at string, m map[string]any) error {
 	add := func(at string, v any, conditional bool) error {
 		p, err := r.read(at, v)
-		if err == nil {
+		switch {
+		case err != nil:
+			return err
+		case conditional:
+			s.conditional = append(s.conditional, p)
+		default:
 			s.parts = append(s.parts, p)
-			if conditional {
-				s.conditional = append(s.conditional, p)
-			}
 		}
-		return err
+		return nil
 	}
 	if v, has := m["$ref"]; has {
 		to, target, err := r.follow(v)
@@ -387,7 +451,7 @@ func (s *shape) check(tool string, arguments []byte) error {
 		return counterfoil.Refuse(counterfoil.PayloadMalformed, "the arguments are not one strict JSON value")
 	}
 	c := shapeCheck{steps: maxSteps}
-	at, why := c.value(v, []*shape{s})
+	at, why := c.value(v, []reach{{shape: s}})
 	switch {
 	case why == "":
 		return nil
@@ -397,106 +461,158 @@ func (s *shape) check(tool string, arguments []byte) error {
 	return counterfoil.Refuse(counterfoil.PayloadMalformed, "the arguments of %s are not what its inputSchema takes: at %.200q %s", tool, at, why)
 }
 
+// A role is how a shape came to speak of a value. The zero role is the strictest.
+type role uint8
+
+const (
+	must role = iota
+	alternative
+	conditional
+)
+
+// A reach is a shape that speaks of a value.
+type reach struct {
+	shape *shape
+	role  role
+	whole bool // of an alternative: it is all that is said of the value
+}
+
 // A shapeCheck is one check on its way. Its steps bound what an agent and an
 // upstream together can make it do.
 type shapeCheck struct{ steps int }
 
-const tooIntricate = "there are too many values for so intricate a schema"
+const (
+	tooIntricate = "there are too many values for so intricate a schema"
+	otherKind    = "there is a value of another kind"
+	otherMember  = "there is a member that it does not have"
+)
 
-// value returns where a value is of none of the shapes, as a JSON Pointer, and
-// why; why is empty where it is of one of them.
-func (c *shapeCheck) value(v any, shapes []*shape) (at, why string) {
-	kind := kindOf(v)
-	if !slices.ContainsFunc(shapes, func(s *shape) bool { return c.takes(s, kind, 0) }) {
+// value returns where a value is not what the shapes take, as a JSON Pointer, and
+// why; why is empty where it is.
+func (c *shapeCheck) value(v any, shapes []reach) (at, why string) {
+	if !c.kind(kindOf(v), shapes) {
 		if c.steps <= 0 {
 			return "", tooIntricate
 		}
-		return "", "there is a value of another kind"
+		return "", otherKind
 	}
 	switch v := v.(type) {
 	case map[string]any:
-		return c.object(v, c.whole(shapes))
+		return c.object(v, c.follow(shapes))
 	case []any:
-		return c.array(v, c.whole(shapes))
+		return c.array(v, c.follow(shapes))
 	}
 	return "", ""
 }
 
-// maxParts bounds how deep the parts of a schema are followed for a kind.
-const maxParts = 64
+// kind reports whether values of a kind are taken: by everything that must be met
+// and, where there is no such thing, by one of the others.
+func (c *shapeCheck) kind(k kinds, shapes []reach) bool {
+	musts, taken := 0, false
+	for _, r := range shapes {
+		takes := c.takes(r.shape, k, 0)
+		switch {
+		case r.role != must:
+			taken = taken || takes
+		case !takes:
+			return false
+		default:
+			musts++
+		}
+	}
+	return c.steps > 0 && (musts > 0 || taken)
+}
 
 // takes reports whether a shape takes values of a kind.
-func (c *shapeCheck) takes(s *shape, kind kinds, depth int) bool {
-	if c.steps--; c.steps <= 0 || s.never || s.kinds != 0 && s.kinds&kind == 0 {
+func (c *shapeCheck) takes(s *shape, k kinds, depth int) bool {
+	if c.steps--; c.steps <= 0 || depth > maxParts || s.never || s.kinds != 0 && s.kinds&k == 0 {
 		return false
 	}
-	if depth > maxParts {
-		return true // it refers to itself; it said all that it has to say
-	}
 	for _, p := range s.parts {
-		if !slices.Contains(s.conditional, p) && !c.takes(p, kind, depth+1) {
+		if !c.takes(p, k, depth+1) {
 			return false
 		}
 	}
 	for _, group := range s.alternatives {
-		if !slices.ContainsFunc(group, func(p *shape) bool { return c.takes(p, kind, depth+1) }) {
+		if !slices.ContainsFunc(group, func(p *shape) bool { return c.takes(p, k, depth+1) }) {
 			return false
 		}
 	}
 	return true
 }
 
-// A whole is everything that shapes say of one value together.
-type whole struct {
-	shapes []*shape
-	open   bool // one of the alternatives takes an object with any members
+// A saying is everything that is said of one value.
+type saying struct {
+	shapes []reach
+	listed bool // members are listed somewhere
+	open   bool // others are welcome somewhere
 }
 
-// whole follows the parts and the alternatives of shapes, each once.
-func (c *shapeCheck) whole(shapes []*shape) whole {
-	w := whole{shapes: make([]*shape, 0, 8)}
-	seen := map[*shape]bool{}
-	var add func(s *shape, alternative bool)
-	add = func(s *shape, alternative bool) {
-		if c.steps--; c.steps <= 0 {
-			return
-		}
-		w.open = w.open || alternative && s.free && !s.never && (s.kinds == 0 || s.kinds&kindObject != 0)
-		if seen[s] {
-			return
-		}
-		seen[s] = true
-		w.shapes = append(w.shapes, s)
-		for _, p := range s.parts {
-			add(p, false)
-		}
-		for _, group := range s.alternatives {
-			for _, p := range group {
-				add(p, true)
-			}
-		}
+// follow adds to shapes what they are composed of, each once, as the strictest that
+// it is reached as.
+func (c *shapeCheck) follow(shapes []reach) saying {
+	f := follower{check: c, seen: map[*shape]role{}}
+	for _, r := range shapes {
+		f.add(r, 0)
 	}
-	for _, s := range shapes {
-		add(s, len(shapes) > 1)
+	w := saying{shapes: make([]reach, 0, len(f.order)), open: f.open}
+	for _, s := range f.order {
+		r := reach{shape: s, role: f.seen[s]}
+		w.shapes = append(w.shapes, r)
+		w.listed = w.listed || s.names != nil || s.patterns != nil || s.others != nil || s.allowed != nil
+		w.open = w.open || r.role != conditional && s.others != nil && !s.others.never
 	}
 	return w
 }
 
-// object holds the members of an object against what is listed.
-func (c *shapeCheck) object(members map[string]any, w whole) (at, why string) {
-	listed := false
-	for _, s := range w.shapes {
-		listed = listed || s.names != nil || s.patterns != nil || s.others != nil
-		w.open = w.open || s.others != nil && !s.others.never
+// A follower follows compositions.
+type follower struct {
+	check *shapeCheck
+	seen  map[*shape]role
+	order []*shape
+	open  bool // an alternative takes any object, without a word about members
+}
+
+func (f *follower) add(r reach, depth int) {
+	if f.check.steps--; f.check.steps <= 0 || depth > maxParts {
+		f.check.steps = min(f.check.steps, 0) // what is deeper than can be is too intricate
+		return
 	}
+	s := r.shape
+	f.open = f.open || r.role == alternative && r.whole && s.free && !s.never && (s.kinds == 0 || s.kinds&kindObject != 0)
+	before, known := f.seen[s]
+	if known && before <= r.role && !(r.whole && s.bare) {
+		return
+	}
+	if !known {
+		f.order = append(f.order, s)
+	}
+	if !known || r.role < before {
+		f.seen[s] = r.role
+	}
+	for _, p := range s.parts {
+		f.add(reach{shape: p, role: r.role, whole: r.whole && s.bare}, depth+1)
+	}
+	for _, p := range s.conditional {
+		f.add(reach{shape: p, role: conditional}, depth+1)
+	}
+	for _, group := range s.alternatives {
+		for _, p := range group {
+			f.add(reach{shape: p, role: max(r.role, alternative), whole: true}, depth+1)
+		}
+	}
+}
+
+// object holds the members of an object against what is listed.
+func (c *shapeCheck) object(members map[string]any, w saying) (at, why string) {
 	for name, v := range members {
-		under, found := c.member(name, w.shapes)
+		under, refused := c.member(name, w.shapes)
 		switch {
 		case c.steps <= 0:
 			return "", tooIntricate
-		case !found && listed && !w.open:
-			return "/" + escapePointer(name), "there is a member that it does not have"
-		case !found:
+		case refused, len(under) == 0 && w.listed && !w.open:
+			return "/" + escapePointer(name), otherMember
+		case len(under) == 0:
 			continue
 		}
 		if at, why := c.value(v, under); why != "" {
@@ -506,43 +622,67 @@ func (c *shapeCheck) object(members map[string]any, w whole) (at, why string) {
 	return "", ""
 }
 
-// member returns what the shapes say of a member, and whether they say anything.
-func (c *shapeCheck) member(name string, shapes []*shape) (under []*shape, found bool) {
-	for _, s := range shapes {
+// member returns what the shapes say of a member, and whether one that must be met
+// has no such member.
+func (c *shapeCheck) member(name string, shapes []reach) (under []reach, refused bool) {
+	for _, r := range shapes {
 		c.steps--
-		listed := s.names[name]
-		if listed != nil {
-			under = append(under, listed)
+		s, listed := r.shape, false
+		say := func(of *shape) {
+			under, listed = append(under, reach{shape: of, role: r.role, whole: true}), true
+		}
+		if of := s.names[name]; of != nil {
+			say(of)
+		}
+		if len(s.patterns) > 0 && len(name) > maxMatchedName {
+			return nil, true
 		}
 		for _, p := range s.patterns {
 			// RE2 takes time in proportion to both.
 			if c.steps -= 1 + len(name)*p.size/64; c.steps <= 0 {
-				return nil, false
+				return nil, true
 			}
-			if p.name == nil || p.name.MatchString(name) {
-				under, listed = append(under, p.shape), p.shape
+			if p.name.MatchString(name) {
+				say(p.shape)
 			}
 		}
-		if listed == nil && s.others != nil && !s.others.never {
-			under = append(under, s.others)
+		if r.role == must && (s.sealed && !listed || s.allowed != nil && !s.allowed[name]) {
+			return nil, true
+		}
+		switch {
+		case listed, r.role == conditional: // a condition may name members, and opens nothing
+		case s.others != nil && !s.others.never:
+			say(s.others)
+		case s.allowed[name]:
+			say(anything)
 		}
 	}
-	return under, len(under) > 0
+	return under, false
 }
 
-func (c *shapeCheck) array(elements []any, w whole) (at, why string) {
+// anything is the schema true.
+var anything = &shape{free: true}
+
+func (c *shapeCheck) array(elements []any, w saying) (at, why string) {
 	for i, v := range elements {
-		var under []*shape
-		for _, s := range w.shapes {
-			if c.steps--; i < len(s.prefix) {
-				under = append(under, s.prefix[i])
-			} else {
-				under = append(under, s.items...)
+		var under []reach
+		counted := false // somebody lists so many elements and no more
+		for _, r := range w.shapes {
+			c.steps--
+			if i < len(r.shape.prefix) {
+				under = append(under, reach{shape: r.shape.prefix[i], role: r.role, whole: true})
+				continue
+			}
+			counted = counted || r.shape.prefix != nil && r.role != conditional
+			for _, of := range r.shape.items {
+				under = append(under, reach{shape: of, role: r.role, whole: true})
 			}
 		}
 		switch {
 		case c.steps <= 0:
 			return "", tooIntricate
+		case len(under) == 0 && counted:
+			return "/" + strconv.Itoa(i), "there is an element that it does not have"
 		case len(under) == 0:
 			continue
 		}

@@ -52,6 +52,22 @@ func TestArgumentsFitTheInputSchema(t *testing.T) {
 		{"draft 7, patterns", `{` + seven + `"properties":{"amount":{}},"patternProperties":{"^x-":{"type":"string"}}}`, `{"amount":1,"x-note":"n"}`, `{"amount":1,"amt":2}`, other},
 		{"draft 7, tuple", `{` + seven + `"properties":{"pair":{"items":[{"type":"integer"}],"additionalItems":{"type":"string"}}}}`, `{"pair":[1,"a"]}`, `{"pair":[1,2]}`, "another kind"},
 		{"draft 7, unnamed tuple", `{"properties":{"pair":{"items":[{"properties":{"a":{}}}]}}}`, `{"pair":[{"a":1}]}`, `{"pair":[{"b":1}]}`, other},
+		// What must hold in any case holds, whatever else speaks of the value.
+		{"a closed member and a word more on a condition", `{"additionalProperties":false,"properties":{"m":{},"pay":{"additionalProperties":false,"properties":{"amount":{"type":"number"}},"type":"object"}},"if":{"properties":{"m":{"const":"card"}}},"then":{"properties":{"pay":{"description":"x"}}}}`, `{"m":"sepa","pay":{"amount":1}}`, `{"m":"sepa","pay":{"amount":1,"amt":9000}}`, other},
+		{"a kind and a word more on a condition", `{"properties":{"amount":{"type":"number"}},"if":{},"then":{"properties":{"amount":{"maximum":5}}}}`, `{"amount":1}`, `{"amount":"1"}`, "another kind"},
+		{"two parts speak of one member", `{"allOf":[{"properties":{"payee":{"properties":{"iban":{}},"type":"object"}}},{"properties":{"payee":{"required":["iban"]}}}]}`, `{"payee":{"iban":"x"}}`, `{"payee":{"iban":"x","other":1}}`, other},
+		{"two parts, the kind", `{"allOf":[{"properties":{"payee":{"properties":{"iban":{}},"type":"object"}}},{"properties":{"payee":{}}}]}`, `{"payee":{"iban":"x"}}`, `{"payee":"{}"}`, "another kind"},
+		{"properties and a pattern", `{"properties":{"pay":{"properties":{"amount":{}},"type":"object"}},"patternProperties":{"^p":{"type":"object"}}}`, `{"pay":{"amount":1}}`, `{"pay":{"amt":1}}`, other},
+		{"items and contains", `{"properties":{"l":{"items":{"properties":{"a":{}}},"contains":{"type":"object"}}}}`, `{"l":[{"a":1}]}`, `{"l":[{"b":1}]}`, other},
+		{"then others", `{"properties":{"amount":{}},"if":{},"then":{"additionalProperties":true}}`, `{"amount":1}`, `{"amt":1}`, other},
+		{"sealed beside a part with others", `{"properties":{"amount":{}},"additionalProperties":false,"allOf":[{"additionalProperties":true}]}`, `{"amount":1}`, `{"amt":1}`, other},
+		{"names by propertyNames", `{"propertyNames":{"enum":["amount"]},"additionalProperties":{"type":"number"}}`, `{"amount":1}`, `{"amt":1}`, other},
+		{"names by propertyNames alone", `{"propertyNames":{"enum":["amount"]}}`, `{"amount":{"x":1}}`, `{"amt":1}`, other},
+		{"kinds by enum", `{"properties":{"a":{"enum":["x",1]}}}`, `{"a":"x"}`, `{"a":{}}`, "another kind"},
+		{"a tuple and no more", `{"properties":{"pair":{"prefixItems":[{},{}]}}}`, `{"pair":[1,2]}`, `{"pair":[1,2,3]}`, "an element that it does not have"},
+		{"many references", chain(70), `{"x":1}`, `{"x":"1"}`, "another kind"},
+		{"a model or, by reference, anything", `{"$defs":{"M":{"properties":{"a":{}}},"Any":{}},"properties":{"x":{"anyOf":[{"$ref":"#/$defs/M"},{"$ref":"#/$defs/Any"}]}}}`, `{"x":{"b":1}}`, `{"y":{"b":1}}`, other},
+
 		{"draft 4", `{"$schema":"http://json-schema.org/draft-04/schema#","properties":{"amount":{}}}`, `{"amount":1}`, `{"amt":2}`, other},
 
 		// What is left open on purpose stays open.
@@ -87,6 +103,17 @@ func TestArgumentsFitTheInputSchema(t *testing.T) {
 	}
 }
 
+// chain returns a schema whose member x is a number, by many references.
+func chain(n int) string {
+	var b strings.Builder
+	b.WriteString(`{"$defs":{"d0":{"type":"number"}`)
+	for i := 1; i <= n; i++ {
+		fmt.Fprintf(&b, `,"d%d":{"$ref":"#/$defs/d%d"}`, i, i-1)
+	}
+	fmt.Fprintf(&b, `},"properties":{"x":{"$ref":"#/$defs/d%d"}}}`, n)
+	return b.String()
+}
+
 // A record of the refusal says nothing of what was sent.
 func TestAMisfitDoesNotRecordTheArguments(t *testing.T) {
 	t.Parallel()
@@ -103,6 +130,8 @@ func TestASchemaThatCannotBeUsedRefuses(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		``, `7`, `true`, `[]`, `{"type":7}`, `{"type":"nothing"}`, `{"properties":{"a":7}}`, `{"anyOf":[[]]}`,
+		`{"type":[]}`, `{"patternProperties":{"(?=x)":{}}}`, `{"patternProperties":{"` + strings.Repeat("x", maxPattern+1) + `":{}}}`,
+		`{"properties":{"` + strings.Repeat("x", maxPlace) + `":{"properties":{"a":{}}}}}`,
 		`{"properties":{"a":{}},"additionalProperties":null}`, `{"properties":{"a":{}},"additionalProperties":true,"unevaluatedProperties":null}`, `{"properties":null}`, `{"anyOf":null}`, `{"allOf":[]}`, `{"patternProperties":[]}`,
 		`{"$ref":"https://example.com/schema.json"}`, `{"$ref":"#/$defs/missing"}`, `{"$ref":"#name"}`, `{"$ref":7}`, `{"$ref":"#/properties/a/type","properties":{"a":{"type":"string"}}}`,
 		`{"$dynamicRef":"#"}`, `{"$defs":{"a":{}},"properties":{"a":{"$anchor":"a"}}}`, `{"properties":{"a":{"$id":"https://example.com/a"}}}`,
@@ -140,8 +169,17 @@ func hostileSchemas() map[string]string {
 		"unfolding":        unfold + `},"$ref":"#/$defs/d40"}`,
 		"wide":             `{"$defs":{"all":{"allOf":[` + strings.Repeat(`{"type":"object"},`, 999) + `{}]}},"properties":{` + strings.Join(wide, ",") + `}}`,
 		"a recursive tool": `{"$defs":{"F":{"oneOf":[` + recursive("and") + `,` + recursive("or") + `,` + recursive("not") + `]}},"properties":{"x":{"$ref":"#/$defs/F"}}}`,
+		"conditions":       `{"properties":{"x":{"dependentSchemas":{` + strings.Join(conditions(2000), ",") + `}}}}`,
 		"many literals":    `{"properties":{"x":{"anyOf":[` + strings.Repeat(`{"const":"a"},`, 400) + `{"const":"b"}]}}}`,
 	}
+}
+
+func conditions(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf(`"c%d":{}`, i)
+	}
+	return all
 }
 
 func recursive(op string) string {
@@ -176,17 +214,35 @@ func TestWhatOneCheckCostsIsBounded(t *testing.T) {
 		}
 	}
 	// A name is matched with what it costs.
-	var patterns []string
-	for i := range 1000 {
-		patterns = append(patterns, fmt.Sprintf(`"^(a|aa)*b{%d}$":{}`, i))
-	}
-	s, err := readShape([]byte(`{"patternProperties":{` + strings.Join(patterns, ",") + `}}`))
+	s, err := readShape([]byte(`{"patternProperties":{".{900}.{90}c":{}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n, want := range map[int]string{10: "a member that it does not have", 1 << 20: tooIntricate} {
-		if err := s.check("pay", []byte(`{"`+strings.Repeat("a", n)+`c":1}`)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("a name of %d bytes: %.300v", n, err)
+	member := func(n int) string { return `"` + strings.Repeat("a", n) + `%d":1` }
+	for _, tt := range []struct {
+		members, length int
+		want            string
+	}{
+		{1, 10, otherMember}, {1, maxMatchedName, otherMember}, {200, 1000, tooIntricate},
+	} {
+		all := make([]string, tt.members)
+		for i := range all {
+			all[i] = fmt.Sprintf(member(tt.length), i)
+		}
+		// All of them match, so that all of them are looked at.
+		c := shapeCheck{steps: maxSteps}
+		object := map[string]any{}
+		for i := range all {
+			object[strings.Repeat("a", tt.length)+fmt.Sprint(i)+"c"] = 1.0
+		}
+		if tt.members == 1 {
+			if err := s.check("pay", []byte("{"+all[0]+"}")); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("a name of %d bytes: %.300v", tt.length, err)
+			}
+			continue
+		}
+		if _, why := c.value(object, []reach{{shape: s}}); why != tt.want {
+			t.Errorf("%d names of %d bytes: %q", tt.members, tt.length, why)
 		}
 	}
 	c := shapeCheck{steps: 10}
@@ -194,11 +250,11 @@ func TestWhatOneCheckCostsIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, why := c.value(map[string]any{"list": []any{1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}}, []*shape{s}); why != tooIntricate {
+	if _, why := c.value(map[string]any{"list": []any{1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}}, []reach{{shape: s}}); why != tooIntricate {
 		t.Errorf("more steps than there are: %q", why)
 	}
 	c = shapeCheck{steps: 1000}
-	if _, why := c.value(map[string]any{"list": []any{1.0, 2.0, 3.0}}, []*shape{s}); why != "" {
+	if _, why := c.value(map[string]any{"list": []any{1.0, 2.0, 3.0}}, []reach{{shape: s}}); why != "" {
 		t.Errorf("the control: %q", why)
 	}
 }

@@ -265,6 +265,20 @@ func (s *Store) Instances(agent string) []counterfoil.Instance {
 	return out
 }
 
+// LatestInstances returns the last instances that an agent had, at most so many,
+// the newest first.
+func (s *Store) LatestInstances(agent string, most int) []counterfoil.Instance {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := s.views.ofAgent[agent]
+	ids = ids[max(0, len(ids)-most):]
+	out := make([]counterfoil.Instance, 0, len(ids))
+	for _, id := range slices.Backward(ids) {
+		out = append(out, s.views.instances[id])
+	}
+	return out
+}
+
 // InstanceByKey returns the instance whose own, registered key has that
 // thumbprint, dead ones included. Proof keys that an instance bound are not its
 // own: see ProofKey.
