@@ -51,8 +51,10 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 	}
 	agent := registry.Agents[name]
 	hint := ""
-	if p, err := credential.ParseProof(proof); err == nil {
-		hint = p.ClaimedKey()
+	if u.KeyID() == "" { // the proof is read again when it is checked
+		if p, err := credential.ParseProof(proof); err == nil {
+			hint = p.ClaimedKey()
+		}
 	}
 	keys := a.keysOf(agent, u.KeyID(), hint, u.Algorithm())
 	if state.Status == counterfoil.Offboarded {
