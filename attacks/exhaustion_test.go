@@ -2,7 +2,6 @@ package attacks
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -17,27 +16,6 @@ import (
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 	"github.com/counterfoil/counterfoil/ledger"
 )
-
-// exchange sends bytes over a connection of their own and returns the answers.
-// Nothing of what is sent is copied, so that what is allocated is the server's.
-func (w *world) exchange(request []byte) []answer {
-	w.T.Helper()
-	u, err := url.Parse(w.Issuer())
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", u.Host)
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(counterfoiltest.Timeout)); err != nil {
-		w.T.Fatal(err)
-	}
-	// A server that has refused may have closed before all was written.
-	_, _ = conn.Write(request)
-	return readAnswers(conn)
-}
 
 // allocated returns how many bytes were allocated meanwhile by this process,
 // which is the server's. It bounds from above what its heap can have grown by,
@@ -120,7 +98,7 @@ func TestLargeCredentials(t *testing.T) {
 			}
 			request := tc.request()
 			var answers []answer
-			bytes := allocated(func() { answers = w.exchange(request) })
+			bytes := allocated(func() { answers = w.sendRaw(request, false) })
 			if len(answers) != 1 || answers[0].status != tc.status || answers[0].code != tc.code {
 				t.Errorf("%d bytes got %.2000s, want HTTP %d %s", len(request), fmt.Sprint(answers), tc.status, tc.code)
 			}
@@ -191,7 +169,7 @@ func TestLargePayloads(t *testing.T) {
 			}
 			request := []byte(w.wire(w.callTap("once", args)).bytes())
 			var answers []answer
-			bytes := allocated(func() { answers = w.exchange(request) })
+			bytes := allocated(func() { answers = w.sendRaw(request, false) })
 			seen := len(w.seen())
 			if len(answers) != 1 {
 				t.Fatalf("got %d answers", len(answers))

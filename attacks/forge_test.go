@@ -1,14 +1,10 @@
 package attacks
 
 import (
-	"bufio"
 	"database/sql"
 	"encoding/base64"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -261,31 +257,7 @@ func atBank(row, name string, want want, edit func(w *world, q *call)) attack {
 // what no server goes on after.
 func (w *world) raw(request string) []answer {
 	w.T.Helper()
-	u, err := url.Parse(w.Issuer())
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", u.Host)
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(counterfoiltest.Timeout)); err != nil {
-		w.T.Fatal(err)
-	}
-	// A server that has refused may have closed before all was written.
-	_, _ = io.WriteString(conn, request)
-	var answers []answer
-	from := bufio.NewReader(conn)
-	for {
-		resp, err := http.ReadResponse(from, nil)
-		if err != nil {
-			return answers
-		}
-		body, _ := io.ReadAll(resp.Body) // what came before a reset counts
-		resp.Body.Close()
-		answers = append(answers, read(resp.StatusCode, resp.Header, body))
-	}
+	return w.sendRaw([]byte(request), false)
 }
 
 // issuerKey is the key that signs access tokens, as who has both the database

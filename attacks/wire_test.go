@@ -79,9 +79,14 @@ func (x *wire) bytes() string {
 // sendWire sends the bytes and returns the answers to the end of the connection.
 func (w *world) sendWire(x *wire) []answer {
 	w.T.Helper()
-	if !x.ended {
-		return w.raw(x.bytes())
-	}
+	return w.sendRaw([]byte(x.bytes()), x.ended)
+}
+
+// sendRaw sends bytes, and the end of what is sent where that is wanted, and
+// returns the answers to the end of the connection. Nothing is copied, so that what
+// is allocated meanwhile is the server's.
+func (w *world) sendRaw(request []byte, end bool) []answer {
+	w.T.Helper()
 	u, err := url.Parse(w.Issuer())
 	if err != nil {
 		w.T.Fatal(err)
@@ -95,8 +100,10 @@ func (w *world) sendWire(x *wire) []answer {
 		w.T.Fatal(err)
 	}
 	// A server that has refused may have closed before all was written.
-	_, _ = io.WriteString(conn, x.bytes())
-	_ = conn.(*net.TCPConn).CloseWrite()
+	_, _ = conn.Write(request)
+	if end {
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}
 	return readAnswers(conn)
 }
 
