@@ -252,14 +252,6 @@ func atBank(row, name string, want want, edit func(w *world, q *call)) attack {
 	}}
 }
 
-// raw sends what no HTTP client sends and returns the answers, to the end of the
-// connection. The last request has to end it, with Connection: close or by being
-// what no server goes on after.
-func (w *world) raw(request string) []answer {
-	w.T.Helper()
-	return w.sendRaw([]byte(request), false)
-}
-
 // issuerKey is the key that signs access tokens, as who has both the database
 // and the key-encryption key has it. With it forged tokens have a good
 // signature, so that what refuses them is not that.
