@@ -2,6 +2,7 @@ package counterfoil
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -11,6 +12,18 @@ type Person struct {
 	Email  string   `json:"email,omitzero"`
 	Groups []string `json:"groups,omitzero"` // what approval rules name
 	Roles  []string `json:"roles,omitzero"`  // admin, auditor; never approver
+}
+
+// Mailbox returns the person's e-mail as mail systems deliver it: in lower case,
+// without what follows "+" and without dots in its local part. Two records with one
+// mailbox are one human. Without an e-mail it is the name, which no e-mail equals.
+func (p *Person) Mailbox() string {
+	local, domain, ok := strings.Cut(strings.ToLower(strings.TrimSpace(p.Email)), "@")
+	if !ok {
+		return p.Name
+	}
+	local, _, _ = strings.Cut(local, "+")
+	return strings.ReplaceAll(local, ".", "") + "@" + domain
 }
 
 // A Class is a kind of effect and what it takes to cause it.

@@ -5,7 +5,8 @@ package counterfoil
 const (
 	TokenPath    = "/oauth/token"
 	EnrollPath   = "/enroll"
-	ResourcePath = "/r/" // and a resource's name: what the gateway serves
+	ApprovalPath = "/approvals/" // and an approval's id: its status, for the agent that asked
+	ResourcePath = "/r/"         // and a resource's name: what the gateway serves
 )
 
 // ID is the resource's identifier (RFC 8707): its URL at the issuer's gateway, or

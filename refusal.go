@@ -35,6 +35,10 @@ type ApprovalStatus struct {
 	ExpiresAt         time.Time `json:"expires_at"`
 	ApprovalsRequired int       `json:"approvals_required"`
 	Digest            string    `json:"digest"` // "sha-256:" + base64url
+
+	Attached bool   `json:"attached,omitzero"` // an equal call asked before; this is its approval
+	Entry    int64  `json:"entry,omitzero"`    // index of the call.decided that spent it
+	Reason   string `json:"reason,omitzero"`   // of a no
 }
 
 // Error returns "code: detail".

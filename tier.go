@@ -23,6 +23,18 @@ func (t Tier) String() string {
 	return "forbidden"
 }
 
+// People returns how many distinct people have to say yes. A forbidden action has
+// no number that would do: ask for Forbidden first.
+func (t Tier) People() int {
+	switch t {
+	case Routine:
+		return 0
+	case Guarded:
+		return 1
+	}
+	return 2
+}
+
 // ParseTier returns the tier of that name; any other name is an error and the
 // zero tier.
 func ParseTier(s string) (Tier, error) {

@@ -35,9 +35,15 @@ const (
 	ApprovalRequested      Kind = "approval.requested"
 	ApprovalSigned         Kind = "approval.signed"
 	ApprovalClosed         Kind = "approval.closed"
+	ApprovalErased         Kind = "approval.erased" // what was kept of closed approvals' calls is gone
+	ChangeProposed         Kind = "change.proposed" // waits for people, or for its time
+	ChangeClosed           Kind = "change.closed"   // and how
+	SessionOpened          Kind = "session.opened"  // a person logged in to the console
+	SessionClosed          Kind = "session.closed"
 	Revoked                Kind = "revoked"
 	PersonEnrolled         Kind = "person.enrolled"
 	PersonChanged          Kind = "person.changed"
+	PasskeyEnded           Kind = "passkey.ended"
 	UpstreamCredentialUsed Kind = "upstream.credential_used"
 	ToolPinned             Kind = "tool.pinned"
 	ToolChanged            Kind = "tool.changed"
