@@ -2,6 +2,7 @@ package counterfoil
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -80,6 +81,10 @@ type Approval struct {
 	Owner     string `json:"owner,omitzero"`     // of the agent
 	Caller    Caller `json:"caller,omitzero"`
 	RequestID string `json:"request_id"`
+
+	// Source is where the request came from; the zero Addr is unknown. A held call
+	// is decided on it again, as grants are bound to networks.
+	Source netip.Addr `json:"source,omitzero"`
 
 	// What for.
 	Tool       ToolID            `json:"tool"`
@@ -160,6 +165,7 @@ type Taking struct {
 type GuardedCall struct {
 	RequestID  string
 	Caller     Caller
+	Source     netip.Addr // see Approval.Source
 	Tool       ToolID
 	ToolDigest string
 	Class      string

@@ -36,6 +36,21 @@ type Change struct {
 	EndKeys []string   // ids of the instances whose key left its Agent document
 	Void    []string   // agents whose tokens from before are void: their epoch rises
 	Unpin   []ToolID   // tools that need a person now: what was pinned without one goes
+
+	// Proposal is the id of the Proposal that this is; empty where it waited for
+	// nobody. It is closed with the change, and its approval is used up.
+	Proposal string
+}
+
+// A Proposal is a change of the registry that waits for people, or for its time.
+type Proposal struct {
+	ID        string // "prp_" and 128 random bits
+	Documents []byte // the manifests' files, as JSON
+	Digest    string // of the documents
+	Actor     string // who asked, such as uid:0
+	Approval  string // id of the approval that lets it take effect at once; empty: none can
+	Created   time.Time
+	Effective time.Time // when it takes effect by itself
 }
 
 // PinFirstSight is how a tool is pinned that no person looked at: by the first
@@ -111,6 +126,7 @@ type Voided struct {
 	Epoch     int64    // the new one: every token of an older one is void
 	Instances []string // ids
 	Keys      []string // thumbprints
+	Approvals []string // ids of those that were open
 }
 
 // A SigningKey is one of the issuer's keys as it is kept.

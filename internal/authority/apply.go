@@ -22,6 +22,10 @@ type ApplyResult struct {
 	Pinned   []PinnedTool    `json:"pinned,omitzero"`
 	Warnings []string        `json:"warnings,omitzero"`
 	Problems []string        `json:"problems,omitzero"` // nothing was done when there is one
+
+	// Proposal is what the changes wait for, when they widen who may approve or
+	// lessen what needs approval. Nothing was done yet. Of a dry run it has no id.
+	Proposal *Proposal `json:"proposal,omitzero"`
 }
 
 // An AppliedChange is what happens to one document.
@@ -51,22 +55,23 @@ type ApplyRequest struct {
 // A change is a computed apply, ready to commit.
 type change struct {
 	result  ApplyResult
-	next    *counterfoil.Registry
 	store   counterfoil.Change
 	entries []*ledger.Entry
+	widens  []Widening
 }
 
 // Apply puts manifests in force: all of them or, when anything is wrong with
 // one, none. What is there already is left alone, so applying twice changes
 // nothing the second time. When it returns, every later decision follows the
-// new registry.
+// new registry; or, when the change has to wait, nothing has changed and the result
+// says what it waits for.
 func (a *Authority) Apply(ctx context.Context, req ApplyRequest) (ApplyResult, error) {
 	docs, problems := manifest.Parse(req.Files)
 	if len(problems) > 0 {
 		return ApplyResult{Problems: texts(problems)}, nil
 	}
 	c, err := a.applyDocuments(ctx, docs, req)
-	if err != nil || len(c.result.Problems) > 0 || req.DryRun {
+	if err != nil || len(c.result.Problems) > 0 || req.DryRun || c.result.Proposal != nil {
 		return c.result, err
 	}
 	// Without the lock: a slow upstream must not keep anybody from suspending
@@ -83,28 +88,39 @@ func (a *Authority) applyDocuments(ctx context.Context, docs []manifest.Document
 	if err := a.reload(); err != nil {
 		return change{}, err
 	}
-	c, err := a.plan(docs, req)
-	if err != nil || len(c.result.Problems) > 0 || req.DryRun || len(c.store.Put) == 0 {
+	c, err := a.plan(docs, req.Actor)
+	if err != nil || len(c.result.Problems) > 0 || len(c.store.Put) == 0 {
 		return c, err
 	}
-	// Whether the client waits for the answer is not a part of the decision. A
-	// crash between the commit and what follows loses nothing: the next start
-	// loads what was committed.
-	if err := a.settle(a.cfg.Store.Apply(context.WithoutCancel(ctx), c.store, c.entries)); err != nil {
+	if c.result.Proposal, err = a.propose(ctx, &c, applied(req.Files), digestOf(docs), req.Actor, req.DryRun); err != nil {
+		return change{}, fmt.Errorf("proposing: %w", err)
+	}
+	if req.DryRun || c.result.Proposal != nil {
+		return c, nil
+	}
+	if err := a.commitChange(ctx, &c); err != nil {
 		return change{}, fmt.Errorf("applying: %w", err)
 	}
 	return c, nil
 }
 
+// commitChange makes a change. Whether the client waits for the answer is not a part of
+// the decision. A crash between the commit and what follows loses nothing: the next
+// start loads what was committed.
+func (a *Authority) commitChange(ctx context.Context, c *change) error {
+	return a.settle(a.cfg.Store.Apply(context.WithoutCancel(ctx), c.store, c.entries))
+}
+
 // plan computes what the documents change, without changing it.
-func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, error) {
+func (a *Authority) plan(docs []manifest.Document, actor string) (change, error) {
 	base, revision := a.cfg.Store.Registry()
 	next, changes, problems := manifest.Merge(base, docs)
-	c := change{next: next, store: counterfoil.Change{Base: revision}}
+	c := change{store: counterfoil.Change{Base: revision}}
 	if len(problems) > 0 {
 		c.result.Problems = texts(problems)
 		return c, nil
 	}
+	c.widens = widening(base, next)
 	c.result.Warnings = manifest.Warnings(next)
 	var digests []any
 	for _, ch := range changes {
@@ -122,7 +138,7 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 		}
 		c.store.Put = append(c.store.Put, counterfoil.Document{Kind: ch.Kind, Name: ch.Name, Body: body})
 		digests = append(digests, map[string]any{"kind": ch.Kind, "name": ch.Name, "verb": ch.Verb, "digest": digest(body)})
-		e := changeEntry(ch, noun, req.Actor)
+		e := changeEntry(ch, noun, actor)
 		if e != nil {
 			c.entries = append(c.entries, e)
 		}
@@ -137,14 +153,14 @@ func (a *Authority) plan(docs []manifest.Document, req ApplyRequest) (change, er
 				c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Agent %s: %s, so every token that it has is void", agent.Name, why))
 				e.Detail["voided"] = "every token issued before: " + why
 			}
-			a.planKeys(&c, before, agent, req.Actor)
+			a.planKeys(&c, before, agent, actor)
 		}
 	}
-	applied := appliedEntries(digests, loweredTiers(next), req.Actor)
-	if c.store.Unpin = a.unvetted(next); len(c.store.Unpin) > 0 && len(applied) > 0 {
-		applied[0].Detail["unpinned"] = c.store.Unpin
+	entries := appliedEntries(digests, loweredTiers(next), c.widens, actor)
+	if c.store.Unpin = a.unvetted(next); len(c.store.Unpin) > 0 && len(entries) > 0 {
+		entries[0].Detail["unpinned"] = c.store.Unpin
 	}
-	c.entries = append(applied, c.entries...)
+	c.entries = append(entries, c.entries...)
 	return c, nil
 }
 
@@ -167,13 +183,17 @@ func narrowed(before, after *counterfoil.Agent) string {
 // stays far below its largest size.
 const maxRecorded = 1000
 
-// appliedEntries say which documents an apply changed and what they are now.
-func appliedEntries(digests []any, lowered []string, actor string) []*ledger.Entry {
+// appliedEntries say which documents an apply changed and what they are now, and
+// what of it widens, whether or not anybody was asked.
+func appliedEntries(digests []any, lowered []string, widens []Widening, actor string) []*ledger.Entry {
 	var entries []*ledger.Entry
 	for chunk := range slices.Chunk(digests, maxRecorded) {
 		e := &ledger.Entry{Kind: ledger.ConfigApplied, Actor: actor, Detail: map[string]any{"documents": chunk}}
 		if len(lowered) > 0 {
 			e.Detail["insecure_lower_tier"] = lowered
+		}
+		if len(widens) > 0 && len(entries) == 0 {
+			e.Detail["widens"] = whyTexts(widens)
 		}
 		entries = append(entries, e)
 	}

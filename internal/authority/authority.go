@@ -28,6 +28,7 @@ type Store interface {
 	Directory
 	Recorder
 	Registrar
+	ProposalStore
 }
 
 // A Replay remembers proofs until they expire on their own.
@@ -62,6 +63,15 @@ type Config struct {
 	// Definitions asks an mcp resource's upstream for its tools' definitions, by
 	// tool. Nil: nothing is pinned at apply.
 	Definitions func(ctx context.Context, r *counterfoil.Resource) (map[string]Definition, error)
+
+	// Changes asks people whether what widens may take effect at once. Nil: it
+	// waits for its time.
+	Changes Changes
+	// Changed tells of approvals of changes that were decided. Nil: they are
+	// looked for once a minute.
+	Changed <-chan string
+	// Dev puts everything in force at once, whoever may approve by it.
+	Dev bool
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -172,14 +182,20 @@ func Algorithms() []string { return credential.Algorithms() }
 const upkeep = time.Minute
 
 // Run does what is due by the clock until ctx ends: the aggregate of refusals,
-// a minute each, the life of the signing keys, and a registry that was committed
-// after its caller was told that nobody knows. Then it writes what is left.
+// a minute each, the life of the signing keys, changes that waited, and a registry
+// that was committed after its caller was told that nobody knows. Changes that
+// people decided on are made at once. Then it writes what is left.
 func (a *Authority) Run(ctx context.Context) {
 	tick := time.NewTicker(upkeep)
 	defer tick.Stop()
+	settle := func() { a.do(ctx, "settling the changes that wait", a.SettleChanges) }
+	settle() // what came due while nobody ran
 	for {
 		select {
+		case <-a.cfg.Changed:
+			settle()
 		case <-tick.C:
+			settle()
 			a.do(ctx, "flushing the refusals", a.Flush)
 			a.do(ctx, "advancing the signing keys", a.cfg.Keys.Advance)
 			a.do(ctx, "putting the registry in force", func(context.Context) error { return a.catchUp() })

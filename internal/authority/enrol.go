@@ -41,16 +41,17 @@ func (a *Authority) EnrolCode(ctx context.Context, agent, actor string) (counter
 	if a.keptInstances(agent) >= maxInstances {
 		return counterfoil.Secret{}, time.Time{}, counterfoil.Refuse(counterfoil.RequestMalformed, "agent %s has %d instances that did not end (quarantined ones count), which is the limit; an instance ends when its key leaves the manifest, or with its agent", agent, maxInstances)
 	}
-	code, expires := newCode(), a.cfg.Now().Add(CodeLife)
+	code, hash := counterfoil.NewEnrolmentCode()
+	expires := a.cfg.Now().Add(CodeLife)
 	e := &ledger.Entry{
 		Kind: ledger.EnrolmentCodeIssued, Agent: agent, Owner: doc.Owner, Actor: actor,
 		Detail: map[string]any{"expires": ledger.FormatTime(expires)},
 	}
-	err = a.cfg.Store.PutCode(context.WithoutCancel(ctx), counterfoil.EnrolmentCode{Hash: hashCode(code), Agent: agent, Expires: expires}, e)
+	err = a.cfg.Store.PutCode(context.WithoutCancel(ctx), counterfoil.EnrolmentCode{Hash: hash, Agent: agent, Expires: expires}, e)
 	if err != nil {
 		return counterfoil.Secret{}, time.Time{}, err
 	}
-	return counterfoil.NewSecret(code), expires, nil
+	return code, expires, nil
 }
 
 // Enroll registers the proof's key as an instance of the agent, for a code that
@@ -77,7 +78,7 @@ func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time)
 	if err := counterfoil.CheckName(req.Agent); err != nil {
 		return none, counterfoil.Refuse(counterfoil.RequestMalformed, "agent: %v", err)
 	}
-	code, err := ParseCode(req.Code)
+	code, err := counterfoil.ParseEnrolmentCode(req.Code)
 	if err != nil {
 		return none, err
 	}
@@ -99,7 +100,7 @@ func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time)
 	}
 	e := a.instanceEntry(inst, agent.Owner, counterfoil.EnrolledByCode)
 	e.RequestID, e.Proof, e.Binding, e.Source = req.RequestID, proof.Hash, "dpop", source(req.Source)
-	err = a.cfg.Store.Enroll(ctx, code.Hash, inst, e)
+	err = a.cfg.Store.Enroll(ctx, code, inst, e)
 	if r, ok := counterfoil.AsRefusal(err); ok && r.Code == counterfoil.EnrolmentRefused {
 		return none, counterfoil.RefuseAs(r.Code, r.Recorded(), enrolmentRefused)
 	}

@@ -179,39 +179,65 @@ func (a *Authority) Offboard(ctx context.Context, agent, reason, actor string) (
 	return voided, nil
 }
 
-// Delete removes a document that nothing refers to. An agent is offboarded.
-func (a *Authority) Delete(ctx context.Context, kind, name, actor string) (counterfoil.Voided, error) {
+// Deleted is what a deletion did. When it has a Proposal, nothing was done yet.
+type Deleted struct {
+	Voided   counterfoil.Voided // of an agent
+	Proposal *Proposal
+}
+
+// Delete removes a document that nothing refers to. An agent is offboarded. What
+// would lessen what needs approval waits, as it does in Apply.
+func (a *Authority) Delete(ctx context.Context, kind, name, actor string) (Deleted, error) {
 	if kind == counterfoil.KindAgent {
-		return a.Offboard(ctx, name, "", actor)
+		voided, err := a.Offboard(ctx, name, "", actor)
+		return Deleted{Voided: voided}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.reload(); err != nil {
-		return counterfoil.Voided{}, err
+		return Deleted{}, err
 	}
+	c, err := a.planDelete(kind, name, actor)
+	if err != nil {
+		return Deleted{}, err
+	}
+	what := proposed{Kind: kind, Name: name}
+	p, err := a.propose(ctx, &c, what, what.digest(), actor, false)
+	if err != nil {
+		return Deleted{}, fmt.Errorf("proposing: %w", err)
+	}
+	if p != nil {
+		return Deleted{Proposal: p}, nil
+	}
+	if err := a.commitChange(ctx, &c); err != nil {
+		return Deleted{}, fmt.Errorf("deleting: %w", err)
+	}
+	return Deleted{}, nil
+}
+
+// planDelete computes what it takes to delete a document, without doing it.
+func (a *Authority) planDelete(kind, name, actor string) (change, error) {
 	base, revision := a.cfg.Store.Registry()
 	if nounOf(base, kind, name) == nil {
 		if !slices.Contains(Kinds(), kind) {
-			return counterfoil.Voided{}, unknownKind(kind)
+			return change{}, unknownKind(kind)
 		}
-		return counterfoil.Voided{}, unknown(kind, name)
+		return change{}, unknown(kind, name)
 	}
-	before := texts(manifest.Check(base))
-	for _, problem := range texts(manifest.Check(without(base, kind, name))) {
+	next, before := without(base, kind, name), texts(manifest.Check(base))
+	for _, problem := range texts(manifest.Check(next)) {
 		if !slices.Contains(before, problem) {
-			return counterfoil.Voided{}, counterfoil.Refuse(counterfoil.RequestMalformed, "%s %s is in use: %s", kind, name, problem)
+			return change{}, counterfoil.Refuse(counterfoil.RequestMalformed, "%s %s is in use: %s", kind, name, problem)
 		}
 	}
 	document := map[string]any{"kind": kind, "name": name, "verb": "delete"}
 	if kind == counterfoil.KindResource {
 		document["pins"] = "dropped" // by the store, with the document
 	}
-	e := &ledger.Entry{Kind: ledger.ConfigApplied, Actor: actor, Detail: map[string]any{"documents": []any{document}}}
-	c := counterfoil.Change{Base: revision, Delete: []counterfoil.DocKey{{Kind: kind, Name: name}}}
-	if err := a.settle(a.cfg.Store.Apply(context.WithoutCancel(ctx), c, []*ledger.Entry{e})); err != nil {
-		return counterfoil.Voided{}, fmt.Errorf("deleting: %w", err)
-	}
-	return counterfoil.Voided{}, nil
+	c := change{widens: widening(base, next)}
+	c.store = counterfoil.Change{Base: revision, Delete: []counterfoil.DocKey{{Kind: kind, Name: name}}}
+	c.entries = appliedEntries([]any{document}, nil, c.widens, actor)
+	return c, nil
 }
 
 // without returns the registry less one document.

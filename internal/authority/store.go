@@ -69,3 +69,20 @@ type Registrar interface {
 	// PinHow returns the how of the pin; empty when there is none.
 	PinHow(resource, tool string) string
 }
+
+// A ProposalStore keeps the changes that wait, like a Registrar.
+type ProposalStore interface {
+	// PutProposal keeps a change that waits with e, a change.proposed.
+	PutProposal(ctx context.Context, p counterfoil.Proposal, e *ledger.Entry) error
+	// Proposals returns those that still wait, oldest first.
+	Proposals(ctx context.Context) ([]counterfoil.Proposal, error)
+	// CloseProposal ends one that will not be made, with e, a change.closed. It is
+	// refused when it does not wait any more. One that is made is ended by Apply,
+	// with the change.
+	CloseProposal(ctx context.Context, id string, e *ledger.Entry) error
+	// Approval returns the approval that a change waits for.
+	Approval(ctx context.Context, id string) (a counterfoil.Approval, ok bool, err error)
+	// AnybodyEnrolled reports whether a passkey was ever enrolled, by whomever, be
+	// it ended or its person gone.
+	AnybodyEnrolled(ctx context.Context) (bool, error)
+}

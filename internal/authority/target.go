@@ -40,12 +40,13 @@ func (a *Authority) narrow(at *attempt) error {
 	if at.form.task != "" {
 		return counterfoil.Refuse(counterfoil.TaskClosed, "there is no such task")
 	}
-	if at.who.agent.Tasks.Required {
-		return counterfoil.Refuse(counterfoil.TaskClosed, "agent %s works in tasks only, and the request names none", at.who.agent.Name)
-	}
 	if at.form.resource == a.cfg.Issuer {
+		// Before tasks are asked for: this is how one is opened.
 		at.target = target{id: a.cfg.Issuer}
 		return noTools(at.form)
+	}
+	if at.who.agent.Tasks.Required {
+		return counterfoil.Refuse(counterfoil.TaskClosed, "agent %s works in tasks only, and the request names none", at.who.agent.Name)
 	}
 	found, ok := a.findTarget(registry, at.form.resource)
 	if !ok || found.resource.Environment != at.who.agent.Environment {

@@ -35,7 +35,9 @@ type Config struct {
 	Lifetimes      Lifetimes  `yaml:"lifetimes"`
 	Revocation     Revocation `yaml:"revocation"`
 	Limits         Limits     `yaml:"limits"`
+	Approvals      Approvals  `yaml:"approvals"`
 	DPoPNonce      string     `yaml:"dpop_nonce"` // always, or after-loss (when empty)
+	Notify         Notify     `yaml:"notify"`
 
 	// Dev makes the keys on the first start and allows plain HTTP on
 	// loopback. It is a flag, never a key of the file.
@@ -82,11 +84,38 @@ type Revocation struct {
 	MaxStale time.Duration `yaml:"max_stale"` // read by nobody yet: one node's view is never stale
 }
 
+// Approvals is what human proof needs beyond manifests.
+type Approvals struct {
+	AttestationRoots string `yaml:"attestation_roots"` // PEM of the roots whose attestation is believed; empty: none
+}
+
 // Limits bound what one request may cost.
 type Limits struct {
 	Body            int64         `yaml:"body"`             // bytes of an MCP request, by default 4 MiB
 	UpstreamTimeout time.Duration `yaml:"upstream_timeout"` // until an upstream's answer begins, by default 60s
 	Drain           time.Duration `yaml:"drain"`            // for requests in flight at the end, by default 10s
+}
+
+// Notify is who is told that something waits for people. It carries no authority:
+// nothing is decided by it.
+type Notify struct {
+	Webhooks  []NotifyWebhook `yaml:"webhooks"`
+	SlackFile string          `yaml:"slack_file"` // holds the URL of an incoming webhook, which is a secret
+	SMTP      NotifySMTP      `yaml:"smtp"`
+}
+
+// A NotifyWebhook is a receiver of messages, signed as Standard Webhooks says.
+type NotifyWebhook struct {
+	URL        string `yaml:"url"`
+	SecretFile string `yaml:"secret_file"` // "whsec_" and base64
+}
+
+// NotifySMTP is a relay that takes mail for the people who may decide.
+type NotifySMTP struct {
+	Host         string `yaml:"host"` // host:port
+	From         string `yaml:"from"`
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"password_file"`
 }
 
 // Addresses of a node that is started without a file.
@@ -238,6 +267,7 @@ func (c *Config) check() Problems {
 	if c.DPoPNonce != "" && c.DPoPNonce != "always" && c.DPoPNonce != "after-loss" {
 		bad("dpop_nonce: %q is neither always nor after-loss", c.DPoPNonce)
 	}
+	c.Notify.check(bad)
 	return p
 }
 

@@ -18,6 +18,10 @@ kek: {file: /etc/counterfoil/kek}
 trusted_proxies: [127.0.0.1/32]
 checkpoints: ["file:/mnt/kept/checkpoint"]
 lifetimes: {token: 2m}
+notify:
+  webhooks: [{url: https://hooks.example.com/x, secret_file: /etc/counterfoil/hook}]
+  slack_file: /etc/counterfoil/slack
+  smtp: {host: "mail.example.com:587", from: counterfoil@example.com, user: cf, password_file: /etc/counterfoil/mail}
 `
 
 func readText(t *testing.T, text string) (Config, error) {
@@ -56,6 +60,14 @@ func TestConfigurationIsStrict(t *testing.T) {
 		{"a token for an hour", "{token: 2m}", "{token: 1h}", "lifetimes.token"},
 		{"another storage", "kek:", "storage: postgres://db\nkek:", "storage"},
 		{"another short-lived store", "kek:", "shortlived: redis://db\nkek:", "shortlived"},
+		{"an unknown key of who is told", "slack_file:", "slack:", `c.yaml:14: unknown key "slack"`},
+		{"a webhook in the clear", "https://hooks.example.com/x", "http://hooks.example.com/x", "notify.webhooks[0].url"},
+		{"a webhook at a metadata address", "https://hooks.example.com/x", "https://169.254.169.254/x", "notify.webhooks[0].url"},
+		{"a webhook with a password", "https://hooks.example.com/x", "https://u:hunter2@hooks.example.com/x", "[user and password]"},
+		{"a webhook without a secret", ", secret_file: /etc/counterfoil/hook", "", "notify.webhooks[0].secret_file"},
+		{"a relay without a port", "mail.example.com:587", "mail.example.com", "notify.smtp.host"},
+		{"a sender with a name", "from: counterfoil@example.com", "from: Counterfoil <counterfoil@example.com>", "notify.smtp.from"},
+		{"a login without a password", ", password_file: /etc/counterfoil/mail", "", "user and password_file go together"},
 		{"half the roles", "kek:", "roles: [gateway]\nkek:", "roles"},
 		{"an unknown role", "kek:", "roles: [issuer, gateway, console, king]\nkek:", "king"},
 		{"an odd nonce rule", "kek:", "dpop_nonce: sometimes\nkek:", "dpop_nonce"},

@@ -22,9 +22,11 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/evidence"
 	"github.com/counterfoil/counterfoil/internal/gateway"
+	"github.com/counterfoil/counterfoil/internal/notify"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/web"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -44,6 +46,8 @@ type Daemon struct {
 	opt       Options
 	store     *store.Store
 	authority *authority.Authority
+	approvals *approval.Engine
+	notifier  *notify.Notifier
 	gateway   *gateway.Gateway
 	sightings *evidence.Sightings
 	books     books
@@ -213,7 +217,12 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := d.openPeople(); err != nil {
+		return err
+	}
+	registerNotifier(registry, d.notifier)
 	d.authority, err = authority.New(authority.Config{
+		Changes: d.approvals, Changed: d.approvals.Changes(), Dev: cfg.Dev,
 		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(lost), TokenLife: cfg.Lifetimes.Token,
 		Definitions: d.definitions, Credential: d.credential, Now: now, Log: d.opt.Log,
 	})
@@ -227,11 +236,11 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	d.sightings = evidence.NewSightings(evidence.Config{
 		Log: d.store, Keys: d.store, Alarm: d.authority, Window: proofMemory, Raised: clones.Inc, Logger: d.opt.Log,
 	})
+	verifier := &resource.Verifier{
+		Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
+	}
 	d.gateway, err = gateway.New(gateway.Config{
-		PublicURL: cfg.Public.URL,
-		Verifier: &resource.Verifier{
-			Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
-		},
+		PublicURL: cfg.Public.URL, ManagementURL: cfg.Management.URL, Verifier: verifier, Approvals: d.approvals,
 		Recorder: d.store, Revocation: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
 		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
 		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
@@ -241,6 +250,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	}
 	d.handlers, err = web.New(web.Config{
 		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys,
+		Approvals: d.approvals, Passkeys: d.store, Verifier: verifier, Recorder: d.store, View: d.view, Now: now, Dev: cfg.Dev,
 		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Behind: web.Behind(cfg.proxies()), Ready: d.notReady, Actor: actorOf,
 		Tally: tally, Metrics: registry, Logger: d.opt.Log,
 	})
@@ -442,6 +452,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.authority.Run(run) })
 	background.Go(func() { d.clock.run(run) })
 	background.Go(func() { d.sightings.Run(run) })
+	background.Go(func() { d.approvals.Run(run) })
+	background.Go(func() { d.notifier.Run(run) })
+	background.Go(func() { d.gateway.Run(run) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -465,6 +478,7 @@ func (d *Daemon) drain() {
 			}
 		})
 	}
+	all.Go(func() { d.gateway.Wait(ctx) })
 	all.Wait()
 }
 

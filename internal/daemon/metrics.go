@@ -3,8 +3,23 @@ package daemon
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/counterfoil/counterfoil/internal/notify"
 	"github.com/counterfoil/counterfoil/internal/store"
 )
+
+// registerNotifier adds what people were not told.
+func registerNotifier(registry prometheus.Registerer, n *notify.Notifier) {
+	for _, c := range []struct {
+		name, help string
+		value      func() uint64
+	}{
+		{"counterfoil_notifications_dropped_total", "Messages for which the queue had no room.", n.Dropped},
+		{"counterfoil_notifications_failed_total", "Messages that a receiver did not take.", n.Failed},
+	} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help},
+			func() float64 { return float64(c.value()) }))
+	}
+}
 
 // registerStore adds what an operator needs to know of the ledger: how much goes
 // in, how well commits are shared, and what failed. They are read when

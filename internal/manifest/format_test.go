@@ -267,8 +267,22 @@ func TestWarnings(t *testing.T) {
 			"Class payout: runs as guarded, below irreversible, because of insecure_lower_tier"},
 		{`Class::"payout"`, `Class::"payuot"`,
 			`Policy no-payouts-at-night: cedar: names Class::"payuot", which does not exist; did you mean "payout"?`},
+		{"tier: irreversible ", "tier: irreversible\nowner_may_approve: true ", ""},
+		{"tier: guarded\napprovers: [finance-approvers]", "tier: guarded\napprovers: [ana-alone]\n---\nkind: Person\nname: zoe\nemail: a.n.a@example.com\ngroups: [ana-alone]",
+			"People ana, zoe have one mailbox, ana@example.com: they count as one person for approvals\n" +
+				"Class credential-reset: a call of agent payroll needs 1 approvers and 0 may approve; ana owns the agent and may not"},
+		{"email: cy@example.com", "email: BO+2@example.com",
+			"People bo, cy have one mailbox, bo@example.com: they count as one person for approvals\n" +
+				"Class payout: a call of agent payroll needs 2 approvers and 1 may approve (bo); ana owns the agent and may not"},
+		// One human with two groups, one under each name, is one human.
+		{"email: cy@example.com\ngroups: [finance-approvers]", "email: b.o@example.com\ngroups: [board]",
+			"People bo, cy have one mailbox, bo@example.com: they count as one person for approvals\n" +
+				"Class payout: a call of agent payroll needs 2 approvers and 1 may approve (bo); ana owns the agent and may not"},
+		{"Pay {{.amount}}", "Pay {{.amout}} {{.amount}}",
+			"Class payout: template: {{.amout}} shows nothing for bank/pay, which has no field amout"},
 		{"fields: {amount: /amount, ", "fields: {",
-			"Agent payroll: grants[1].when: reads context.fields.amount, which bank/pay does not have: unless the condition asks with `has` first, every call is refused\n" +
+			"Class payout: template: {{.amount}} shows nothing for bank/pay, which has no field amount\n" +
+				"Agent payroll: grants[1].when: reads context.fields.amount, which bank/pay does not have: unless the condition asks with `has` first, every call is refused\n" +
 				`Resource bank: tools.pay: class "payout" limits the field "amount", which tool pay does not have: every call is refused (limit_exceeded)`},
 		{"type: mcp                      # mcp | http | direct (not fronted: tokens only)\nenvironment: prod", "type: mcp\nenvironment: test",
 			`Agent payroll: grants[0]: grants bank/get_balance, but the agent is in environment "prod" and the resource in "test": every call is refused` + "\n" +

@@ -11,18 +11,22 @@ import (
 )
 
 // Warnings returns what is in force and yet suspicious: calls that nobody can
-// approve, classes below their lowest tier, rules that name what does not exist.
-// Each is one line.
+// approve, one human under two names, classes below their lowest tier, rules that
+// name what does not exist. Each is one line.
 func Warnings(reg *counterfoil.Registry) []string {
 	if reg == nil {
 		return nil
 	}
-	var out []string
+	out := mailboxWarnings(reg)
 	for _, name := range slices.Sorted(maps.Keys(reg.Classes)) {
 		c := reg.Classes[name]
-		if c != nil && c.Tier > counterfoil.LowestTier(name) {
+		if c == nil {
+			continue
+		}
+		if c.Tier > counterfoil.LowestTier(name) {
 			out = append(out, fmt.Sprintf("Class %s: runs as %s, below %s, because of insecure_lower_tier", name, c.Tier, counterfoil.LowestTier(name)))
 		}
+		out = append(out, templateWarnings(reg, c)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(reg.Agents)) {
 		if a := reg.Agents[name]; a != nil {
@@ -39,32 +43,85 @@ func Warnings(reg *counterfoil.Registry) []string {
 	return out
 }
 
+// mailboxWarnings warns of people who have one mailbox: two records, one human.
+func mailboxWarnings(reg *counterfoil.Registry) []string {
+	behind := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(reg.People)) {
+		if p := reg.People[name]; p != nil {
+			behind[p.Mailbox()] = append(behind[p.Mailbox()], name)
+		}
+	}
+	var out []string
+	for _, mailbox := range slices.Sorted(maps.Keys(behind)) {
+		if names := behind[mailbox]; len(names) > 1 {
+			out = append(out, fmt.Sprintf("People %s have one mailbox, %s: they count as one person for approvals", strings.Join(names, ", "), mailbox))
+		}
+	}
+	return out
+}
+
+// templateWarnings warns of fields that a class's template shows and a tool of the
+// class has not.
+func templateWarnings(reg *counterfoil.Registry, c *counterfoil.Class) []string {
+	fields, err := templateFields(c.Template)
+	if err != nil {
+		return nil // none, or one that was kept before templates were checked this closely
+	}
+	var out []string
+	for _, field := range fields {
+		var lack []string
+		for _, name := range slices.Sorted(maps.Keys(reg.Resources)) {
+			for _, t := range classifiedTools(reg.Resources[name]) {
+				if _, has := t.Fields[field]; t.Class == c.Name && !has {
+					lack = append(lack, name+"/"+t.Name)
+				}
+			}
+		}
+		if len(lack) > 0 {
+			out = append(out, fmt.Sprintf("Class %s: template: {{.%s}} shows nothing for %s, which %s no field %s",
+				c.Name, field, strings.Join(lack, ", "), map[bool]string{true: "has", false: "have"}[len(lack) == 1], field))
+		}
+	}
+	return out
+}
+
+// classifiedTools returns every tool that a resource classifies, its resources and
+// prompts among them.
+func classifiedTools(r *counterfoil.Resource) []counterfoil.Tool {
+	if r == nil {
+		return nil
+	}
+	tools := slices.Clone(r.Tools)
+	for _, name := range []string{counterfoil.ToolResources, counterfoil.ToolPrompts} {
+		if t, ok := r.Tool(name); ok && !slices.ContainsFunc(tools, func(o counterfoil.Tool) bool { return o.Name == name }) {
+			tools = append(tools, t)
+		}
+	}
+	return tools
+}
+
 // approvalWarnings warns of classes that the agent may call and that too few
 // people may approve for it.
 func approvalWarnings(reg *counterfoil.Registry, a *counterfoil.Agent) []string {
 	var out []string
 	for _, name := range callableClasses(reg, a) {
 		c := reg.Classes[name]
-		if c == nil {
-			continue
-		}
-		need := map[counterfoil.Tier]int{counterfoil.Guarded: 1, counterfoil.Irreversible: 2}[c.Tier]
 		switch {
-		case need == 0:
+		case c == nil || c.Tier == counterfoil.Forbidden || c.Tier == counterfoil.Routine:
 			continue
 		case len(c.Approvers) == 0:
 			out = append(out, fmt.Sprintf("Class %s: names no approvers, so no call of agent %s can be approved", name, a.Name))
 			continue
 		}
-		need = max(need, len(c.Approvers))
-		eligible := eligiblePeople(reg, c, a)
+		rule := counterfoil.RuleOf(c)
+		eligible := eligibleHumans(reg, rule, a)
 		switch {
-		case len(eligible) < need:
+		case len(eligible) < rule.Required:
 			out = append(out, fmt.Sprintf("Class %s: a call of agent %s needs %d approvers and %d may approve%s%s",
-				name, a.Name, need, len(eligible), nameList(eligible), ownerNote(reg, c, a)))
-		case !canSatisfy(reg, c.Approvers, eligible):
+				name, a.Name, rule.Required, len(eligible), nameList(eligible), ownerNote(reg, rule, a)))
+		case !canSatisfy(rule.Groups, eligible):
 			out = append(out, fmt.Sprintf("Class %s: no choice of different people gives a call of agent %s an approver of each of %s%s",
-				name, a.Name, approverText(c.Approvers), ownerNote(reg, c, a)))
+				name, a.Name, approverText(rule.Groups), ownerNote(reg, rule, a)))
 		}
 	}
 	return out
@@ -94,20 +151,36 @@ func callableClasses(reg *counterfoil.Registry, a *counterfoil.Agent) []string {
 	return slices.Sorted(maps.Keys(classes))
 }
 
-// eligiblePeople returns who is in one of the class's groups. The owner of the
-// agent is not eligible unless the class says so.
-func eligiblePeople(reg *counterfoil.Registry, c *counterfoil.Class, a *counterfoil.Agent) []string {
-	var out []string
+// A human is everybody in the registry who has one mailbox: one signature.
+type human []*counterfoil.Person
+
+// eligibleHumans returns who is in one of the rule's groups, by mailbox. The owner
+// of the agent is not eligible unless the rule says so, under no name.
+func eligibleHumans(reg *counterfoil.Registry, rule counterfoil.ApprovalRule, a *counterfoil.Agent) []human {
+	owner := ""
+	if p := reg.People[a.Owner]; p != nil && !rule.OwnerMayApprove {
+		owner = p.Mailbox()
+	}
+	at := map[string]int{}
+	var out []human
 	for _, name := range slices.Sorted(maps.Keys(reg.People)) {
 		p := reg.People[name]
-		if p == nil || (name == a.Owner && !c.OwnerMayApprove) {
+		if p == nil || p.Mailbox() == owner || !inAny(p, rule.Groups) {
 			continue
 		}
-		if slices.ContainsFunc(c.Approvers, func(groups []string) bool { return inOne(p, groups) }) {
-			out = append(out, name)
+		i, known := at[p.Mailbox()]
+		if !known {
+			i = len(out)
+			at[p.Mailbox()] = i
+			out = append(out, nil)
 		}
+		out[i] = append(out[i], p)
 	}
 	return out
+}
+
+func inAny(p *counterfoil.Person, demands [][]string) bool {
+	return slices.ContainsFunc(demands, func(groups []string) bool { return inOne(p, groups) })
 }
 
 func inOne(p *counterfoil.Person, groups []string) bool {
@@ -116,43 +189,53 @@ func inOne(p *counterfoil.Person, groups []string) bool {
 
 // canSatisfy reports whether different people can stand for all the demands
 // (augmenting paths).
-func canSatisfy(reg *counterfoil.Registry, demands [][]string, people []string) bool {
-	holds := map[string]int{} // person to demand
-	var assign func(demand int, seen map[string]bool) bool
-	assign = func(demand int, seen map[string]bool) bool {
-		for _, name := range people {
-			if seen[name] || !inOne(reg.People[name], demands[demand]) {
+func canSatisfy(demands [][]string, people []human) bool {
+	holds := map[int]int{} // person to demand
+	var assign func(demand int, seen map[int]bool) bool
+	assign = func(demand int, seen map[int]bool) bool {
+		for i, h := range people {
+			if seen[i] || !slices.ContainsFunc(h, func(p *counterfoil.Person) bool { return inOne(p, demands[demand]) }) {
 				continue
 			}
-			seen[name] = true
-			if other, taken := holds[name]; !taken || assign(other, seen) {
-				holds[name] = demand
+			seen[i] = true
+			if other, taken := holds[i]; !taken || assign(other, seen) {
+				holds[i] = demand
 				return true
 			}
 		}
 		return false
 	}
 	for i := range demands {
-		if !assign(i, map[string]bool{}) {
+		if !assign(i, map[int]bool{}) {
 			return false
 		}
 	}
 	return true
 }
 
-func nameList(names []string) string {
-	if len(names) == 0 {
+func nameList(people []human) string {
+	if len(people) == 0 {
 		return ""
+	}
+	names := make([]string, len(people))
+	for i, h := range people {
+		names[i] = h[0].Name
 	}
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-func ownerNote(reg *counterfoil.Registry, c *counterfoil.Class, a *counterfoil.Agent) string {
-	p := reg.People[a.Owner]
-	if c.OwnerMayApprove || p == nil || !slices.ContainsFunc(c.Approvers, func(g []string) bool { return inOne(p, g) }) {
+// ownerNote says that the owner would be eligible and may not, where that is so.
+func ownerNote(reg *counterfoil.Registry, rule counterfoil.ApprovalRule, a *counterfoil.Agent) string {
+	owner := reg.People[a.Owner]
+	if rule.OwnerMayApprove || owner == nil {
 		return ""
 	}
-	return fmt.Sprintf("; %s owns the agent and may not", a.Owner)
+	for _, name := range slices.Sorted(maps.Keys(reg.People)) {
+		if p := reg.People[name]; p != nil && p.Mailbox() == owner.Mailbox() && inAny(p, rule.Groups) {
+			return fmt.Sprintf("; %s owns the agent and may not", a.Owner)
+		}
+	}
+	return ""
 }
 
 func approverText(demands [][]string) string {

@@ -67,13 +67,19 @@ func (s *Store) Decide(ctx context.Context, e *ledger.Entry, payload []byte) err
 		return fmt.Errorf("deciding a call with a %s entry", e.Kind)
 	}
 	d := &decision{opens: e.Decision == ledger.Allow}
-	if payload != nil {
-		d.salt = make([]byte, 32)
-		rand.Read(d.salt) // never fails: crypto/rand ends the process instead
-		e.PayloadCommitment = ledger.Commitment(d.salt, payload)
-		d.payload = s.keep(e.Class, payload)
-	}
+	s.commitTo(d, e, payload)
 	return s.record(ctx, e, d)
+}
+
+// commitTo gives an entry a commitment to its payload, unless that is nil.
+func (s *Store) commitTo(d *decision, e *ledger.Entry, payload []byte) {
+	if payload == nil {
+		return
+	}
+	d.salt = make([]byte, 32)
+	rand.Read(d.salt) // never fails: crypto/rand ends the process instead
+	e.PayloadCommitment = ledger.Commitment(d.salt, payload)
+	d.payload = s.keep(e.Class, payload)
 }
 
 // keep returns what is kept of a payload, with its salt: all of it where the

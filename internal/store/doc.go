@@ -22,7 +22,7 @@
 //     the commit was under way, or the commit itself failed in a way that did
 //     not tell. In both the caller must act as if it was refused. An allowing
 //     call.decided whose caller was not told so gets a call.finished with the
-//     outcome unknown.
+//     outcome unknown, and the approval that it spent is indeterminate.
 //   - Of any number of concurrent callers, exactly one wins a single-use verb.
 //   - Nothing is signed that is not committed.
 //

@@ -181,8 +181,16 @@ func (s *Store) Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, err
 	if !f.Since.IsZero() {
 		since = ledger.FormatTime(f.Since)
 	}
+	until := "~" // after every time
+	if !f.Until.IsZero() {
+		until = ledger.FormatTime(f.Until)
+	}
+	before := f.Before
+	if before <= 0 {
+		before = math.MaxInt64
+	}
 	var found []*ledger.Entry
-	err := s.backwards(ctx, math.MaxInt64, func(g segment) (bool, error) {
+	err := s.backwards(ctx, before, func(g segment) (bool, error) {
 		for _, w := range want {
 			if !bytes.Contains(g.data, w.needle) {
 				return since == "" || newest(g.data) >= since, nil
@@ -190,7 +198,7 @@ func (s *Store) Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, err
 		}
 		var hits []*ledger.Entry
 		old := false
-		err := g.each(g.first, math.MaxInt64, func(_ int64, entry []byte) error {
+		err := g.each(g.first, before, func(_ int64, entry []byte) error {
 			ok, at, err := matches(entry, want)
 			if err != nil {
 				return err
@@ -199,7 +207,7 @@ func (s *Store) Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, err
 				old = true
 				return nil
 			}
-			if !ok {
+			if !ok || at >= until {
 				return nil
 			}
 			e, err := ledger.Parse(entry)
@@ -234,14 +242,28 @@ func wantedBy(f ledger.Filter) []wanted {
 	var out []wanted
 	for _, m := range []wanted{
 		{name: "request_id", value: f.RequestID}, {name: "agent", value: f.Agent}, {name: "tool", value: f.Tool},
-		{name: "code", value: string(f.Code)}, {name: "kind", value: string(f.Kind)},
+		{name: "code", value: string(f.Code)}, {name: "kind", value: string(f.Kind)}, {name: "actor", value: f.Actor},
+		{name: "class", value: f.Class}, {name: "token_jti", value: f.Token},
 	} {
 		if m.value != "" {
 			m.needle = ledger.AppendText([]byte(`"`+m.name+`":`), m.value)
 			out = append(out, m)
 		}
 	}
+	if f.Approval != "" {
+		// The approval is an object, whose first name is its id (RFC 8785, Section
+		// 3.2.3).
+		out = append(out, wanted{name: "approval", value: f.Approval, needle: ledger.AppendText([]byte(`"approval":{"id":`), f.Approval)})
+	}
 	return out
+}
+
+// meets reports whether the value of a member that has the name is the wanted one.
+func (w wanted) meets(value []byte) bool {
+	if w.name == "approval" {
+		return bytes.HasPrefix(value, w.needle[len(`"approval":`):])
+	}
+	return ledger.Text(value) == w.value
 }
 
 // matches reports whether an entry has what is wanted, and its time.
@@ -252,7 +274,7 @@ func matches(entry []byte, want []wanted) (ok bool, at string, err error) {
 			at = ledger.Text(value)
 		}
 		for _, w := range want {
-			if string(name) == w.name && ledger.Text(value) == w.value {
+			if string(name) == w.name && w.meets(value) {
 				met++
 			}
 		}

@@ -26,7 +26,8 @@ type decision struct {
 	// entry is the caller's again when it gives up. Zero: nothing.
 	sighting counterfoil.Sighting
 
-	// Set by the sequencer, read by the caller once it is answered.
+	// Set by the sequencer before the effect, read by the effect, and by the caller
+	// once it is answered.
 	index int64
 	time  string
 

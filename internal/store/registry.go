@@ -17,7 +17,13 @@ import (
 // ErrConflict when the registry is not of the revision any more that the change
 // was computed from. A new Agent document begins the agent's life; a name that
 // was offboarded is refused (request_malformed), a key that is or was anybody's
-// too (key_in_use).
+// too (key_in_use). With an instance that ends go the open approvals that it asked
+// for, with a Person the passkeys, the code, and the open approvals that the person
+// signed: the config.applied entry, or the first one, says which.
+//
+// A change that is a Proposal closes it, once (tool_unknown). It is refused with the
+// code of its approval's state before its time, unless that is approved, and for
+// ever when somebody said no.
 func (s *Store) Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error {
 	p, err := s.planChange(c)
 	if err != nil {
@@ -26,11 +32,15 @@ func (s *Store) Apply(ctx context.Context, c counterfoil.Change, entries []*ledg
 	if len(entries) == 0 {
 		return errors.New("applying a change without an entry that records it")
 	}
-	drafts, err := prepare(entries)
-	if err != nil {
-		return err
-	}
-	return s.commit(ctx, &decision{entries: entries, drafts: drafts, effect: p.effect, learn: p.learn})
+	tells := max(0, slices.IndexFunc(entries, func(e *ledger.Entry) bool { return e.Kind == ledger.ConfigApplied }))
+	return s.amended(ctx, entries, p.learn, func(w writer, d *decision) error {
+		p.now = s.opt.Now()
+		if err := p.effect(w); err != nil {
+			return err
+		}
+		d.tell(tells, p.lost)
+		return nil
+	})
 }
 
 // A changePlan is a change with everything parsed.
@@ -45,6 +55,8 @@ type changePlan struct {
 	begins   []string                          // agents that began their life
 	states   map[string]counterfoil.AgentState // of Void
 	unpinned []counterfoil.ToolID              // of Unpin
+	now      time.Time
+	lost     losses
 }
 
 func (s *Store) planChange(c counterfoil.Change) (*changePlan, error) {
@@ -91,6 +103,11 @@ func (p *changePlan) effect(w writer) error {
 	if n != 1 {
 		return ErrConflict
 	}
+	if p.Proposal != "" {
+		if err := makeProposal(w, p.Proposal, p.now); err != nil {
+			return err
+		}
+	}
 	for i, d := range p.Put {
 		if p.nouns[i].agent != nil {
 			if err := p.beginLife(w, d.Name); err != nil {
@@ -102,27 +119,22 @@ func (p *changePlan) effect(w writer) error {
 		}
 	}
 	for _, k := range p.Delete {
-		n, err := w.exec(deleteDocument, k.Kind, k.Name)
-		if err != nil {
-			return fmt.Errorf("deleting %s %q: %w", k.Kind, k.Name, err)
-		}
-		if n != 1 {
-			return fmt.Errorf("deleting %s %q: there is none", k.Kind, k.Name)
-		}
-		if k.Kind == counterfoil.KindResource {
-			// A later resource of that name is another server.
-			if _, err := w.exec(dropPins, k.Name); err != nil {
-				return fmt.Errorf("dropping the pins of %q: %w", k.Name, err)
-			}
+		if err := p.remove(w, k); err != nil {
+			return err
 		}
 	}
 	if err := p.narrow(w); err != nil {
 		return err
 	}
-	for id, agent := range p.ended {
-		if err := endInstanceAndKeys(w, id, agent); err != nil {
+	for _, id := range p.EndKeys {
+		if err := endInstanceAndKeys(w, id, p.ended[id]); err != nil {
 			return err
 		}
+		revoked, err := revokeOpen(w, p.now, "the instance that asked for it ended", openOfInstance, p.ended[id], id)
+		if err != nil {
+			return err
+		}
+		p.lost.approvals = append(p.lost.approvals, revoked...)
 	}
 	for _, inst := range p.NewKeys {
 		if err := wantActive(w, inst.Agent); err != nil {
@@ -131,6 +143,35 @@ func (p *changePlan) effect(w writer) error {
 		if err := enrolInstance(w, inst); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// remove deletes a document, with what is nobody's then.
+func (p *changePlan) remove(w writer, k counterfoil.DocKey) error {
+	n, err := w.exec(deleteDocument, k.Kind, k.Name)
+	if err != nil {
+		return fmt.Errorf("deleting %s %q: %w", k.Kind, k.Name, err)
+	}
+	if n != 1 {
+		return fmt.Errorf("deleting %s %q: there is none", k.Kind, k.Name)
+	}
+	switch k.Kind {
+	case counterfoil.KindResource:
+		// A later resource of that name is another server.
+		if _, err := w.exec(dropPins, k.Name); err != nil {
+			return fmt.Errorf("dropping the pins of %q: %w", k.Name, err)
+		}
+	case counterfoil.KindPerson:
+		// A later person of that name is another human.
+		if _, err := w.exec(dropPersonCode, k.Name); err != nil {
+			return fmt.Errorf("dropping the code of %q: %w", k.Name, err)
+		}
+		l, err := endPasskeysOf(w, k.Name, p.now)
+		if err != nil {
+			return err
+		}
+		p.lost.approvals, p.lost.passkeys = append(p.lost.approvals, l.approvals...), append(p.lost.passkeys, l.passkeys...)
 	}
 	return nil
 }
@@ -271,6 +312,9 @@ func (s *Store) live(ctx context.Context, agent string, e *ledger.Entry, move fu
 func (c *lifeChange) describe() {
 	c.entry.Agent, c.entry.Epoch = c.agent, c.state.Epoch
 	detail := map[string]any{}
+	if len(c.took.Approvals) > 0 {
+		detail["approvals"] = c.took.Approvals
+	}
 	if len(c.took.Instances)+len(c.took.Keys) > 0 {
 		detail["instances"], detail["keys"] = c.took.Instances, c.took.Keys
 	}
@@ -287,7 +331,8 @@ func (c *lifeChange) describe() {
 }
 
 // Suspend commits that an agent does nothing until it is resumed. Its epoch
-// rises, so that tokens from before stay void afterwards.
+// rises, so that tokens from before stay void afterwards, and its open approvals are
+// revoked.
 func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) error {
 	_, err := s.live(ctx, agent, e, func(c *lifeChange, w writer) error {
 		n, err := w.exec(suspendAgent, agent, c.now)
@@ -297,7 +342,8 @@ func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) erro
 		if n != 1 {
 			return wrongState(w, agent, "suspended")
 		}
-		return nil
+		c.took.Approvals, err = revokeOpen(w, fromMillis(c.now), "the agent was suspended", openOfAgent, agent)
+		return err
 	}, nil)
 	return err
 }
@@ -382,75 +428,6 @@ func notResumed(w writer, agent string) error {
 		"agent %q is not suspended, and %d of its instances are quarantined: counterfoil agent show NAME lists them, counterfoil agent resume NAME --release INSTANCE releases one", agent, n)
 }
 
-// Suspect commits a suspicion and, where it says so, with it that the instance is
-// quarantined. It reports false, and nothing is recorded, when the instance ended,
-// is quarantined, or was suspected since: the same sightings are one suspicion,
-// however often they are read.
-func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.Entry) (bool, error) {
-	if i, ok := s.Instance(p.Instance); !ok || !isNews(i, p) {
-		return false, nil // and the statements below decide, where it does not know yet
-	}
-	now := fromMillis(millis(later(s.opt.Now(), p.Second.At)))
-	// An agent that is in two places all day is not a thief of its own key: what
-	// somebody else does with it has an hour of its own.
-	shown := p.Second.Foreign && !p.Quarantine
-	err := s.record(ctx, e, &decision{
-		effect: func(w writer) error {
-			var n int64
-			var err error
-			if shown {
-				n, err = w.exec(showKey, p.Instance, p.Agent, millis(now), millis(p.Since))
-			} else {
-				n, err = w.exec(suspectInstance, p.Instance, p.Agent, millis(now), millis(p.Since), p.Quarantine, p.Second.Foreign)
-			}
-			if err != nil {
-				return fmt.Errorf("suspecting instance %q: %w", p.Instance, err)
-			}
-			if n != 1 {
-				return errKnown
-			}
-			return nil
-		},
-		learn: func(v *views) {
-			i := v.instances[p.Instance]
-			if shown {
-				i.Shown = later(i.Shown, now)
-			} else {
-				i.Suspected = later(i.Suspected, now)
-			}
-			if p.Quarantine {
-				i.Status = counterfoil.Quarantined
-			}
-			v.instances[p.Instance] = i
-		},
-	})
-	if errors.Is(err, errKnown) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// isNews reports whether a suspicion is, as far as is known.
-func isNews(i counterfoil.Instance, p counterfoil.Suspicion) bool {
-	since := fromMillis(millis(p.Since))
-	switch {
-	case i.Status != counterfoil.Active:
-		return false
-	case !p.Second.Foreign:
-		return i.Suspected.Before(since)
-	case p.Quarantine:
-		return i.Suspected.Before(since) && i.Shown.Before(since)
-	}
-	return i.Shown.Before(since)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // wrongState says why an agent cannot be suspended, resumed or offboarded.
 func wrongState(w writer, agent, what string) error {
 	status, _, err := agentRow(w, agent)
@@ -464,7 +441,7 @@ func wrongState(w writer, agent, what string) error {
 }
 
 // Offboard commits the end of an agent, in one transaction: its tokens,
-// instances and keys are void, its document is gone, and neither its name nor
+// instances, keys and open approvals are void, its document is gone, and neither its name nor
 // any of its keys is ever accepted again.
 func (s *Store) Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error) {
 	next := ""
@@ -505,6 +482,9 @@ func offboard(c *lifeChange, w writer) (revision string, err error) {
 		return "", err
 	}
 	if c.took.Keys, err = texts(w, liveKeysOfAgent, c.agent); err != nil {
+		return "", err
+	}
+	if c.took.Approvals, err = revokeOpen(w, fromMillis(c.now), "the agent was offboarded", openOfAgent, c.agent); err != nil {
 		return "", err
 	}
 	if _, err := w.exec(endInstancesOfAgent, c.agent); err != nil {

@@ -192,24 +192,25 @@ func (q *sequencer) stageAll(work []*decision) error {
 // concerns this decision alone, and nothing of it stays; err concerns the
 // whole transaction.
 func (q *sequencer) stage(d *decision) (refusal, err error) {
-	if d.effect != nil {
-		if refusal, err = q.attempt(d); refusal != nil || err != nil {
-			return refusal, err
-		}
-	}
+	// Before the effect, of which nothing may stay where this says no.
 	for _, i := range d.ends {
 		if _, ok := q.open[i]; !ok {
 			return fmt.Errorf("ending call %d: it is not an open call: it ended already, or never was", i), nil
 		}
 	}
 	index := q.batch.tree.Size()
+	d.index, d.time = index, q.batch.at // an effect may keep where its entry is
+	if d.effect != nil {
+		if refusal, err = q.attempt(d); refusal != nil || err != nil {
+			return refusal, err
+		}
+	}
 	if d.payload != nil {
 		if _, err := q.w.exec(insertPayload, index, d.salt, d.payload); err != nil {
 			return nil, fmt.Errorf("keeping a payload: %w", err)
 		}
 		q.batch.bytes += len(d.payload)
 	}
-	d.index, d.time = index, q.batch.at
 	for _, i := range d.ends {
 		delete(q.open, i)
 		q.batch.ended = append(q.batch.ended, i)
@@ -241,7 +242,7 @@ func (q *sequencer) attempt(d *decision) (refusal, err error) {
 			// disk is full.
 			return nil, fmt.Errorf("%w (then rolling back: %w)", refusal, err)
 		}
-		if _, ok := counterfoil.AsRefusal(refusal); !ok && !errors.Is(refusal, ErrConflict) && !errors.Is(refusal, errKnown) {
+		if _, ok := counterfoil.AsRefusal(refusal); !ok && !isVerdict(refusal) {
 			refusal = counterfoil.NewFault(counterfoil.StoreUnavailable, refusal)
 		}
 	}
@@ -249,6 +250,11 @@ func (q *sequencer) attempt(d *decision) (refusal, err error) {
 		return nil, fmt.Errorf("releasing a savepoint: %w", err)
 	}
 	return refusal, nil
+}
+
+// isVerdict reports whether an error that is no refusal is an answer, not a fault.
+func isVerdict(err error) bool {
+	return errors.Is(err, ErrConflict) || errors.Is(err, errKnown) || errors.Is(err, counterfoil.ErrOvertaken)
 }
 
 // add gives an entry its place in the batch.

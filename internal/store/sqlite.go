@@ -11,9 +11,12 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/counterfoil/counterfoil"
 )
 
 // Everything that is SQLite's is in this file and in schema/: another dialect
@@ -83,6 +86,44 @@ const (
 	dropPins
 	dropFirstPin
 	readPins
+
+	readApproval
+	openApprovalOfCall
+	keyUses
+	countPending
+	insertApproval
+	moveApproval
+	approveApproval
+	spendApproval
+	finishApproval
+	eraseApproval
+	insertSignature
+	openOfAgent
+	openOfInstance
+	openOfSigner
+	openOfPasskey
+
+	sumTakings
+	insertTaking
+
+	insertPasskey
+	readPasskey
+	readPasskeysOf
+	anyPasskey
+	usePasskey
+	endPasskey
+	releasePasskey
+	putPersonCode
+	readPersonCode
+	spendPersonCode
+	dropPersonCode
+	purgePersonCodes
+	findDocument
+
+	insertProposal
+	readProposal
+	readProposals
+	deleteProposal
 
 	fillProbe
 	freeProbe
@@ -174,10 +215,121 @@ var sqliteTexts = [statements]string{
 	dropFirstPin: `DELETE FROM pins WHERE resource = ? AND tool = ? AND how = ?`,
 	readPins:     `SELECT resource, tool, digest, how FROM pins`,
 
+	readApproval:       approvalRows(`WHERE id = ?`, ``),
+	openApprovalOfCall: approvalRows(openCall, `ORDER BY seq DESC LIMIT 1`),
+	keyUses:            `SELECT state, call_digest FROM approvals WHERE agent = ? AND task = ? AND key = ? AND key <> '' AND kind = 'call'`,
+	countPending:       `SELECT count(*) FROM approvals WHERE state = 'pending' AND agent = ? AND expires > ?`,
+	insertApproval: `INSERT INTO approvals (id, state, kind, agent, instance, task, key, held, created, expires, use_until, closed, decided, reason,
+			body, erased, call_digest, fields, statement, rendering, call)
+		VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, 0, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+	// Of an approval that ran, closed says when it was spent.
+	moveApproval: `UPDATE approvals SET state = ?3, reason = ?4, closed = CASE WHEN closed = 0 THEN ?5 ELSE closed END
+		WHERE id = ?1 AND state = ?2`,
+	approveApproval: `UPDATE approvals SET state = 'approved', use_until = ?2 WHERE id = ?1 AND state = 'pending'`,
+	spendApproval:   `UPDATE approvals SET state = 'spent', decided = ?2, closed = ?3 WHERE id = ?1 AND state = 'approved'`,
+	finishApproval:  `UPDATE approvals SET state = ?3, result = ?4 WHERE id = ?1 AND state = 'spent' AND decided = ?2`,
+	eraseApproval: `UPDATE approvals SET erased = 1, call_digest = '', fields = NULL, statement = NULL, rendering = NULL, call = NULL, result = NULL
+		WHERE id = ? AND state NOT IN ` + notErasable,
+	insertSignature: `INSERT INTO signatures (approval, n, person, mailbox, passkey, decision, reason, member, at, record, digest)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	openOfAgent:    `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? ORDER BY seq`,
+	openOfInstance: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? AND instance = ? ORDER BY seq`,
+	openOfSigner: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved')
+		AND id IN (SELECT approval FROM signatures WHERE person = ?) ORDER BY seq`,
+	openOfPasskey: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved')
+		AND id IN (SELECT approval FROM signatures WHERE passkey = ?) ORDER BY seq`,
+
+	// In two halves, so that no sum overflows.
+	sumTakings: `SELECT ifnull(sum(amount >> 32), 0), ifnull(sum(amount & 4294967295), 0) FROM takings
+		WHERE class = ? AND field = ? AND agent = ? AND at > ?`,
+	insertTaking: `INSERT INTO takings (class, field, agent, at, entry, amount) VALUES (?, ?, ?, ?, ?, ?)`,
+
+	insertPasskey: `INSERT INTO passkeys (id, person, public_key, handle, aaguid, attested, sign_count, eligible, backed_up, transports,
+			enrolled, usable_from, used, how, entry, status)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 'active') ON CONFLICT DO NOTHING`,
+	readPasskey:    `SELECT ` + passkeyColumns + ` FROM passkeys WHERE id = ?`,
+	readPasskeysOf: `SELECT ` + passkeyColumns + ` FROM passkeys WHERE person = ? ORDER BY enrolled, entry`,
+	anyPasskey:     `SELECT 1 FROM passkeys LIMIT 1`,
+	// WebAuthn Level 3, Section 7.2, step 22: a count that is used only rises.
+	usePasskey: `UPDATE passkeys SET sign_count = ?2, backed_up = ?3, used = max(used, ?4)
+		WHERE id = ?1 AND status = 'active' AND (sign_count < ?2 OR sign_count = 0 AND ?2 = 0)`,
+	endPasskey:       `UPDATE passkeys SET status = 'ended' WHERE id = ? AND status = 'active'`,
+	releasePasskey:   `UPDATE passkeys SET usable_from = min(usable_from, ?2) WHERE id = ?1 AND status = 'active'`,
+	putPersonCode:    `INSERT INTO person_codes (person, hash, how, expires) VALUES (?, ?, ?, ?)`,
+	readPersonCode:   `SELECT person, how, expires FROM person_codes WHERE hash = ? AND expires > ?`,
+	spendPersonCode:  `DELETE FROM person_codes WHERE hash = ?1 AND person = ?2 AND how = ?3 AND expires > ?4`,
+	dropPersonCode:   `DELETE FROM person_codes WHERE person = ?`,
+	purgePersonCodes: `DELETE FROM person_codes WHERE expires <= ?`,
+	findDocument:     `SELECT 1 FROM documents WHERE kind = ? AND name = ?`,
+
+	insertProposal: `INSERT INTO proposals (id, documents, digest, actor, approval, created, effective) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+	readProposal:   `SELECT approval, effective FROM proposals WHERE id = ?`,
+	readProposals:  `SELECT id, documents, digest, actor, approval, created, effective FROM proposals ORDER BY created, id`,
+	deleteProposal: `DELETE FROM proposals WHERE id = ?`,
+
 	fillProbe: `INSERT INTO probe (id, room) VALUES (1, zeroblob(65536)) ON CONFLICT DO UPDATE SET room = excluded.room`,
 	freeProbe: `DELETE FROM probe`,
 
 	checkpointWAL: `PRAGMA wal_checkpoint(PASSIVE)`,
+}
+
+// Pieces of the texts above.
+const (
+	// An approval that an equal call attaches to.
+	openCall = `WHERE kind = ? AND agent = ? AND task = ? AND call_digest = ? AND key = ?
+		AND (state = 'pending' AND expires > ? OR state = 'approved' AND use_until > ?)`
+
+	// What is open is still shown, what runs or is not known to have run is looked at.
+	notErasable = `('pending', 'approved', 'spent', 'indeterminate')`
+
+	passkeyColumns = `id, person, public_key, handle, aaguid, attested, sign_count, eligible, backed_up, transports,
+		enrolled, usable_from, used, how, entry, status`
+)
+
+// approvalRows is the text that reads approvals, each with its signatures: one
+// statement, so that both are of one moment.
+func approvalRows(where, order string) string {
+	return `SELECT a.id, a.state, a.kind, a.key, a.held, a.created, a.expires, a.use_until, a.closed, a.decided, a.reason, a.body,
+			a.call_digest, a.fields, a.statement, a.rendering, a.call, a.result,
+			s.n, s.person, s.mailbox, s.passkey, s.decision, s.reason, s.member, s.at, s.record, s.digest
+		FROM (SELECT * FROM approvals ` + where + ` ` + order + `) a LEFT JOIN signatures s ON s.approval = a.id
+		ORDER BY a.seq DESC, s.n`
+}
+
+// approvalFilter is the text that reads the approvals that a filter chooses, and its
+// arguments. Only what is asked for is in the text, so that an index can serve it.
+func approvalFilter(f counterfoil.ApprovalFilter) (text string, args []any) {
+	where := []string{"1"}
+	want := func(text string, values ...any) { where, args = append(where, text), append(args, values...) }
+	if len(f.States) > 0 {
+		marks := make([]any, len(f.States))
+		for i, s := range f.States {
+			marks[i] = string(s)
+		}
+		want(`state IN (?`+strings.Repeat(`, ?`, len(marks)-1)+`)`, marks...)
+	}
+	for _, m := range []struct{ column, value string }{{"kind", f.Kind}, {"agent", f.Agent}, {"call_digest", f.CallDigest}, {"key", f.Key}} {
+		if m.value != "" {
+			want(m.column+` = ?`, m.value)
+		}
+	}
+	if f.Task != nil {
+		want(`task = ?`, *f.Task)
+	}
+	if f.Signer != "" {
+		want(`id IN (SELECT approval FROM signatures WHERE person = ?)`, f.Signer)
+	}
+	if f.Held {
+		want(`held = 1`)
+	}
+	if f.Erasable {
+		want(`erased = 0 AND state NOT IN ` + notErasable)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	return approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT ?`), append(args, int64(limit))
 }
 
 // Texts of the reading connections.

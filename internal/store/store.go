@@ -191,10 +191,12 @@ func (s *Store) abandon(index int64, why string) {
 }
 
 // endUnknown commits the ends of open calls of which nobody knows the end, all
-// or none of them.
+// or none of them. What is not known of a call is not known of the approval that it
+// was let go with: a person says whether it ran, and it never runs again by itself.
 func (s *Store) endUnknown(ctx context.Context, indexes []int64, why string) error {
 	var ends []*ledger.Entry
-	for _, i := range indexes {
+	spent := make([]string, len(indexes)) // approvals
+	for n, i := range indexes {
 		b, err := s.Entry(ctx, i)
 		if err != nil {
 			return err
@@ -203,16 +205,27 @@ func (s *Store) endUnknown(ctx context.Context, indexes []int64, why string) err
 		if err != nil {
 			return err
 		}
+		spent[n] = e.Approval.ID
 		ends = append(ends, &ledger.Entry{
 			Kind: ledger.CallFinished, Of: i, RequestID: e.RequestID, Agent: e.Agent, Owner: e.Owner, Instance: e.Instance,
 			Resource: e.Resource, Tool: e.Tool, Task: e.Task, Outcome: ledger.OutcomeUnknown, Reason: why,
 		})
 	}
-	drafts, err := prepare(ends)
-	if err != nil {
-		return err
-	}
-	return s.commit(ctx, &decision{entries: ends, drafts: drafts, ends: indexes})
+	return s.commit(ctx, &decision{entries: ends, ends: indexes, effect: func(w writer) error {
+		for n, id := range spent {
+			if id == "" {
+				continue
+			}
+			ended, err := endApproval(w, id, indexes[n])
+			if err != nil {
+				return err
+			}
+			if ended {
+				ends[n].Approval = ledger.Approval{ID: id, State: string(counterfoil.StateIndeterminate)}
+			}
+		}
+		return nil
+	}})
 }
 
 var _ interface {

@@ -43,6 +43,21 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"ExactlyOneWins":           suiteExactlyOne,
 		"RefusalsLeaveNothing":     suiteRefusals,
 		"AcknowledgedMeansVisible": suiteVisible,
+		"RequestApproval":          suiteRequest,
+		"RequestApprovalRefuses":   suiteRequestRefuses,
+		"Approvals":                suiteApprovalFilter,
+		"SignApproval":             suiteSign,
+		"SignCounts":               suiteSignCount,
+		"CloseApproval":            suiteClose,
+		"EraseApprovals":           suiteErase,
+		"SpendApproval":            suiteSpend,
+		"Indeterminate":            suiteIndeterminate,
+		"Limits":                   suiteLimits,
+		"ApprovalRaces":            suiteApprovalRaces,
+		"Passkeys":                 suitePasskeys,
+		"Revocation":               suiteRevocation,
+		"ReleasePasskey":           suiteRelease,
+		"Proposals":                suiteProposals,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

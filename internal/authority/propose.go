@@ -1,0 +1,454 @@
+package authority
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/manifest"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// proposalWait is how long what widens waits when nobody signs for it.
+const proposalWait = 24 * time.Hour
+
+// maxProposals is how many changes may wait at once: each asks people to look.
+const maxProposals = 20
+
+// Changes asks people. The approval engine is one.
+type Changes interface {
+	// RequestChange asks those who are in one of the groups whether the change may
+	// take effect at once, and tells them that it does by itself at its time. A nil
+	// error means that the approval is kept.
+	RequestChange(ctx context.Context, c counterfoil.ChangeRequest) (counterfoil.Approval, error)
+	// VerifyChange verifies every signature of an approved change again, as of now.
+	// It is refused when one does not hold any more.
+	VerifyChange(ctx context.Context, approval string) error
+}
+
+// A Proposal is a change of the registry that waits: for two of the people who
+// approve now, or for its time. One no ends it.
+type Proposal struct {
+	ID        string    `json:"id,omitzero"` // empty in a dry run
+	Verb      string    `json:"verb"`        // apply or delete
+	Actor     string    `json:"actor"`
+	Approval  string    `json:"approval,omitzero"` // id; empty when only the time lets it take effect
+	Created   time.Time `json:"created"`
+	Effective time.Time `json:"effective"` // when it takes effect by itself
+	Why       []string  `json:"why"`       // what in it has to wait
+}
+
+// proposed is what is kept of a change that waits: what was asked for, as it was
+// asked for, and what it was said to widen.
+type proposed struct {
+	Files  []proposedFile `json:"files,omitzero"`
+	Kind   string         `json:"kind,omitzero"` // of a deletion
+	Name   string         `json:"name,omitzero"`
+	Widens []Widening     `json:"widens,omitzero"`
+}
+
+type proposedFile struct {
+	Name string `json:"name"`
+	Data string `json:"data"`
+}
+
+func applied(files []manifest.File) proposed {
+	var p proposed
+	for _, f := range files {
+		p.Files = append(p.Files, proposedFile{f.Name, string(f.Data)})
+	}
+	return p
+}
+
+func (p *proposed) verb() string {
+	if p.Kind != "" {
+		return "delete"
+	}
+	return "apply"
+}
+
+// documents reads the files again, which were read without a problem before.
+func (p *proposed) documents() ([]manifest.Document, []manifest.Problem) {
+	var files []manifest.File
+	for _, f := range p.Files {
+		files = append(files, manifest.File{Name: f.Name, Data: []byte(f.Data)})
+	}
+	return manifest.Parse(files)
+}
+
+func (p *proposed) digest() string { return digest([]byte("delete\n" + p.Kind + "\n" + p.Name)) }
+
+// digestOf is over what documents say, not over how and in which order it is
+// written.
+func digestOf(docs []manifest.Document) string {
+	var lines []string
+	for _, d := range docs {
+		body, err := ijson.Marshal(d.Noun)
+		if err != nil {
+			body = fmt.Appendf(nil, "%p", d.Noun) // equal to nothing
+		}
+		lines = append(lines, d.Kind+"\n"+d.Name+"\n"+digest(body))
+	}
+	slices.Sort(lines)
+	return digest([]byte("apply\n" + strings.Join(lines, "\n")))
+}
+
+func whyTexts(widens []Widening) []string {
+	out := make([]string, 0, min(len(widens), maxWhys))
+	for i, w := range widens {
+		if i == maxWhys {
+			return append(out, fmt.Sprintf("and %d more", len(widens)-i))
+		}
+		out = append(out, w.String())
+	}
+	return out
+}
+
+// maxWhys is how many reasons are told, so that entries and pages stay of a size
+// that is read.
+const maxWhys = 50
+
+// propose keeps a change that has to wait, and returns nil for one that need not:
+// nothing in it widens, nobody ever enrolled a passkey, or this is a development
+// server. That nobody has a passkey any more is no such case: taking people away
+// counts at once, and must not open the door. It is called with the lock held.
+//
+// The approval is asked for first and the proposal kept then. A crash in between
+// leaves an approval that no change waits for: whoever signs it changes nothing, it
+// expires when the change would have taken effect, and whoever applied was told
+// nothing and applies again. The other way round, a change could take effect without
+// anybody having been told.
+func (a *Authority) propose(ctx context.Context, c *change, what proposed, digest, actor string, dry bool) (*Proposal, error) {
+	if len(c.widens) == 0 || a.cfg.Dev {
+		return nil, nil
+	}
+	if ever, err := a.cfg.Store.AnybodyEnrolled(ctx); err != nil || !ever {
+		return nil, err
+	}
+	open, err := a.cfg.Store.Proposals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range open {
+		if open[i].Digest == digest {
+			return viewOf(&open[i])
+		}
+	}
+	now := a.cfg.Now().UTC().Truncate(time.Millisecond)
+	p := counterfoil.Proposal{Digest: digest, Actor: actor, Created: now, Effective: now.Add(proposalWait)}
+	what.Widens = c.widens
+	if p.Documents, err = ijson.Marshal(what); err != nil {
+		return nil, fmt.Errorf("encoding a proposal: %w", err)
+	}
+	if dry {
+		return viewOf(&p)
+	}
+	if len(open) >= maxProposals {
+		return nil, counterfoil.Refuse(counterfoil.TooManyPending,
+			"%d changes wait already; withdraw one, have it signed, or wait until it takes effect", len(open))
+	}
+	p.ID = counterfoil.NewID("prp_")
+	// From here on whether the client waits for the answer is not a part of it.
+	ctx = context.WithoutCancel(ctx)
+	if p.Approval, err = a.ask(ctx, &p, c, &what); err != nil {
+		return nil, fmt.Errorf("asking for an approval: %w", err)
+	}
+	e := &ledger.Entry{
+		Kind: ledger.ChangeProposed, Actor: actor, Approval: ledger.Approval{ID: p.Approval},
+		Detail: map[string]any{
+			"proposal": p.ID, "verb": what.verb(), "digest": p.Digest, "documents": c.documents(),
+			"widens": whyTexts(c.widens), "effective": ledger.FormatTime(p.Effective),
+		},
+	}
+	if p.Approval != "" {
+		e.Approval.State = string(counterfoil.StatePending)
+	}
+	if err := a.cfg.Store.PutProposal(ctx, p, e); err != nil {
+		return nil, err
+	}
+	return viewOf(&p)
+}
+
+// documents names the documents of a change for an entry, as far as one holds them.
+func (c *change) documents() []any {
+	var out []any
+	for _, d := range c.store.Put {
+		out = append(out, map[string]any{"kind": d.Kind, "name": d.Name, "digest": digest(d.Body)})
+	}
+	for _, k := range c.store.Delete {
+		out = append(out, map[string]any{"kind": k.Kind, "name": k.Name, "verb": "delete"})
+	}
+	return out[:min(len(out), maxRecorded)]
+}
+
+// maxShown bounds the differences that are shown to those who are asked; the digest
+// covers all of them.
+const maxShown = 64 << 10
+
+// ask asks the people who approve now. Where nobody may, or nobody can be asked, only
+// the time is left.
+func (a *Authority) ask(ctx context.Context, p *counterfoil.Proposal, c *change, what *proposed) (approval string, err error) {
+	registry, _ := a.cfg.Store.Registry()
+	groups := changeGroups(registry)
+	if a.cfg.Changes == nil || len(groups) == 0 {
+		return "", nil
+	}
+	type shown struct {
+		Kind string `json:"kind"`
+		Name string `json:"name"`
+		Verb string `json:"verb"`
+		Diff string `json:"diff,omitzero"`
+	}
+	var changes []shown
+	size, cut := 0, 0
+	for _, ch := range c.result.Changes {
+		if ch.Verb == manifest.Unchanged {
+			continue
+		}
+		if size += len(ch.Diff); size > maxShown {
+			cut++
+			continue
+		}
+		changes = append(changes, shown{ch.Kind, ch.Name, ch.Verb, ch.Diff})
+	}
+	if what.Kind != "" {
+		diff := manifest.Diff(nounOf(registry, what.Kind, what.Name), nil)
+		changes = append(changes, shown{what.Kind, what.Name, "delete", diff})
+	}
+	call := map[string]any{
+		"proposal": p.ID, "verb": what.verb(), "digest": p.Digest, "actor": p.Actor, "widens": whyTexts(c.widens), "changes": changes,
+	}
+	if cut > 0 {
+		call["not_shown"] = cut // documents; the digest covers them
+	}
+	body, err := ijson.Marshal(call)
+	if err != nil {
+		return "", fmt.Errorf("encoding the change: %w", err)
+	}
+	kept, err := a.cfg.Changes.RequestChange(ctx, counterfoil.ChangeRequest{
+		Verb: counterfoil.ChangeApply, Sentence: sentence(c.widens), Call: body, Groups: groups, Actor: p.Actor, Expires: p.Effective,
+	})
+	return kept.ID, err
+}
+
+// sentence says for people what a change widens: the first few ways of it.
+func sentence(widens []Widening) string {
+	const most = 3
+	var parts []string
+	for i, w := range widens {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(widens)-most))
+			break
+		}
+		parts = append(parts, w.What+" "+w.Why)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func viewOf(p *counterfoil.Proposal) (*Proposal, error) {
+	what, err := read(p)
+	if err != nil {
+		return nil, err
+	}
+	return &Proposal{
+		ID: p.ID, Verb: what.verb(), Actor: p.Actor, Approval: p.Approval,
+		Created: p.Created, Effective: p.Effective, Why: whyTexts(what.Widens),
+	}, nil
+}
+
+func read(p *counterfoil.Proposal) (what proposed, err error) {
+	if err := ijson.Unmarshal(p.Documents, &what); err != nil {
+		return what, fmt.Errorf("reading proposal %s: %w", p.ID, err)
+	}
+	return what, nil
+}
+
+// Proposals returns the changes that wait, the one that takes effect first at the
+// front.
+func (a *Authority) Proposals(ctx context.Context) ([]Proposal, error) {
+	open, err := a.cfg.Store.Proposals(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the changes that wait: %w", err)
+	}
+	out := []Proposal{}
+	for i := range open {
+		p, err := viewOf(&open[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *p)
+	}
+	slices.SortStableFunc(out, func(x, y Proposal) int { return cmp.Compare(x.Effective.UnixMilli(), y.Effective.UnixMilli()) })
+	return out, nil
+}
+
+// Withdraw takes a change back that waits. Its approval, if it is open, is cancelled
+// with it.
+func (a *Authority) Withdraw(ctx context.Context, id, actor string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cfg.Store.CloseProposal(context.WithoutCancel(ctx), id, closed(id, actor, "withdrawn"))
+}
+
+func closed(proposal, actor, reason string) *ledger.Entry {
+	return &ledger.Entry{Kind: ledger.ChangeClosed, Actor: actor, Reason: reason, Detail: map[string]any{"proposal": proposal}}
+}
+
+// SettleChanges makes the changes that people let take effect or whose time has come,
+// and closes those that people said no to. A fault with one of them leaves it for the
+// next time and the others alone.
+func (a *Authority) SettleChanges(ctx context.Context) error {
+	open, err := a.cfg.Store.Proposals(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range open {
+		if err := a.settleOne(ctx, &open[i]); err != nil {
+			errs = append(errs, fmt.Errorf("change %s: %w", open[i].ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settleOne does what is due for one change. Two of it at once do it once: the store
+// closes a proposal once, with the change or without it.
+func (a *Authority) settleOne(ctx context.Context, p *counterfoil.Proposal) error {
+	var approval counterfoil.Approval
+	if p.Approval != "" {
+		var ok bool
+		var err error
+		if approval, ok, err = a.cfg.Store.Approval(ctx, p.Approval); err != nil {
+			return err
+		} else if !ok {
+			approval.State = counterfoil.StateExpired // its record was dropped, long after its time
+		}
+	}
+	now := a.cfg.Now()
+	why := ""
+	switch approval.State {
+	case counterfoil.StateDenied:
+		return a.closeChange(ctx, p, approval, "denied")
+	case counterfoil.StateCancelled:
+		return a.closeChange(ctx, p, approval, "its approval was cancelled")
+	case counterfoil.StateApproved:
+		if a.cfg.Changes != nil && now.Before(approval.UseUntil) {
+			why = reasonApproved
+		}
+	}
+	if why == "" && !now.Before(p.Effective) {
+		why = "its time came"
+	}
+	if why == "" {
+		return nil
+	}
+	return a.makeChange(ctx, p, approval, why)
+}
+
+// reasonApproved is why a change takes effect before its time.
+const reasonApproved = "approved"
+
+// closeChange ends a change that will not be made.
+func (a *Authority) closeChange(ctx context.Context, p *counterfoil.Proposal, approval counterfoil.Approval, reason string) error {
+	e := closed(p.ID, p.Actor, reason)
+	e.Approval = recorded(approval)
+	a.cfg.Log.InfoContext(ctx, "a change that waited is not made", "proposal", p.ID, "reason", reason)
+	return a.cfg.Store.CloseProposal(context.WithoutCancel(ctx), p.ID, e)
+}
+
+func recorded(a counterfoil.Approval) ledger.Approval {
+	out := ledger.Approval{ID: a.ID, State: string(a.State)}
+	for _, s := range a.Signatures {
+		out.Signers = append(out.Signers, s.Person)
+	}
+	return out
+}
+
+// makeChange makes a change that waited, and pins what it declares.
+func (a *Authority) makeChange(ctx context.Context, p *counterfoil.Proposal, approval counterfoil.Approval, why string) error {
+	c, docs, err := a.makeLocked(ctx, p, approval, why)
+	if err != nil || c == nil {
+		return err
+	}
+	a.cfg.Log.InfoContext(ctx, "a change that waited took effect", "proposal", p.ID, "reason", why)
+	a.pin(ctx, toPin(docs, c.store.Unpin), p.Actor, &c.result)
+	for _, w := range c.result.Warnings {
+		a.cfg.Log.WarnContext(ctx, "a change that waited", "proposal", p.ID, "warning", w)
+	}
+	return nil
+}
+
+// makeLocked plans the change against what is in force now and commits it with the
+// end of its proposal. What cannot be made any more, or would widen more than people
+// were told, is closed: whoever asked applies again. A nil change was not made.
+func (a *Authority) makeLocked(ctx context.Context, p *counterfoil.Proposal, approval counterfoil.Approval, why string) (*change, []manifest.Document, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.reload(); err != nil {
+		return nil, nil, err
+	}
+	if why == reasonApproved {
+		// Under the lock, so that nobody leaves a group in between. A passkey that ends
+		// in between revokes the approval, which the commit looks at.
+		err := a.cfg.Changes.VerifyChange(ctx, p.Approval)
+		if refusal, ok := counterfoil.AsRefusal(err); ok {
+			a.cfg.Log.WarnContext(ctx, "the approval of a change does not hold: it waits for its time", "proposal", p.ID, "reason", refusal.Reason())
+			return nil, nil, nil
+		} else if err != nil {
+			return nil, nil, err
+		}
+	}
+	what, err := read(p)
+	if err != nil {
+		return nil, nil, a.closeChange(ctx, p, approval, "it cannot be read any more")
+	}
+	c, docs, err := a.replan(p, &what)
+	if refusal, ok := counterfoil.AsRefusal(err); ok {
+		return nil, nil, a.closeChange(ctx, p, approval, "it cannot be made any more: "+refusal.Reason())
+	} else if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range c.widens {
+		if !slices.ContainsFunc(what.Widens, func(told Widening) bool { return told.String() == w.String() }) {
+			return nil, nil, a.closeChange(ctx, p, approval, "what is in force changed, and it would widen what nobody was told of: "+w.String())
+		}
+	}
+	if len(c.store.Put)+len(c.store.Delete) == 0 {
+		return nil, nil, a.closeChange(ctx, p, approval, "nothing is left of it to change")
+	}
+	c.store.Proposal = p.ID
+	for _, e := range c.entries {
+		if e.Kind == ledger.ConfigApplied {
+			e.Detail["proposal"] = p.ID
+		}
+	}
+	e := closed(p.ID, p.Actor, why)
+	e.Approval = recorded(approval)
+	c.entries = append(c.entries, e)
+	if err := a.commitChange(ctx, &c); err != nil {
+		return nil, nil, fmt.Errorf("making it: %w", err)
+	}
+	return &c, docs, nil
+}
+
+// replan is the plan of a change that waited, as of now.
+func (a *Authority) replan(p *counterfoil.Proposal, what *proposed) (c change, docs []manifest.Document, err error) {
+	if what.Kind != "" {
+		c, err = a.planDelete(what.Kind, what.Name, p.Actor)
+		return c, nil, err
+	}
+	docs, problems := what.documents()
+	if len(problems) > 0 {
+		return c, nil, counterfoil.Refuse(counterfoil.PayloadMalformed, "%s", problems[0])
+	}
+	if c, err = a.plan(docs, p.Actor); err == nil && len(c.result.Problems) > 0 {
+		err = counterfoil.Refuse(counterfoil.PayloadMalformed, "%s", c.result.Problems[0])
+	}
+	return c, docs, err
+}
