@@ -202,19 +202,19 @@ func recorded(t *testing.T, sys *counterfoiltest.System, upstream string) string
 
 // overStdio is the connector as a desktop client's configuration has it: a
 // command, which the client starts.
-func overStdio(t *testing.T, sys *counterfoiltest.System, agent, key, resource string) peers.Address {
+func overStdio(t *testing.T, sys *counterfoiltest.System, agent, key, resource string, more ...string) peers.Address {
 	t.Helper()
-	return peers.Address{Command: binary(t), Args: []string{
+	return peers.Address{Command: binary(t), Args: append([]string{
 		"connect", "--issuer", sys.Issuer(), "--agent", agent, "--key", key, "--resource", resource, "--stdio",
-	}}
+	}, more...)}
 }
 
 // connect starts the connector on a free port of loopback and returns the URL
 // that it serves under. It ends with the test.
-func connect(t *testing.T, sys *counterfoiltest.System, agent, key, resource string) string {
+func connect(t *testing.T, sys *counterfoiltest.System, agent, key, resource string, more ...string) string {
 	t.Helper()
-	cmd := exec.Command(binary(t), "connect", "--issuer", sys.Issuer(), "--agent", agent, "--key", key,
-		"--resource", resource, "--listen", "127.0.0.1:0")
+	cmd := exec.Command(binary(t), append([]string{"connect", "--issuer", sys.Issuer(), "--agent", agent, "--key", key,
+		"--resource", resource, "--listen", "127.0.0.1:0"}, more...)...)
 	cmd.Env = []string{}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -280,6 +280,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(built)
+		defer func() { closeBrowser() }()
 		return m.Run()
 	}())
 }

@@ -113,6 +113,11 @@ type VerifyOptions struct {
 	// Progress is called now and then with the number of entries read, when it
 	// is set.
 	Progress func(entries int64)
+
+	// Each is called with every entry's bytes, in order, when it is set; they are
+	// valid until it returns. An error of its ends the verification. What they say is
+	// the log's only once VerifyExport has returned without an error.
+	Each func(entry []byte) error
 }
 
 // A Report says what a verified export is.
@@ -251,6 +256,11 @@ func (v *verification) entry(b []byte) error {
 		return fmt.Errorf("entry %d is dated %s, before entry %d (%s): entries were changed", n, at, n-1, v.last[:])
 	}
 	copy(v.last[:], at)
+	if v.opt.Each != nil {
+		if err := v.opt.Each(b); err != nil {
+			return err
+		}
+	}
 	v.tree.Add(tlog.RecordHash(b))
 	if v.opt.Progress != nil && v.tree.size%(1<<16) == 0 {
 		v.opt.Progress(v.tree.size)

@@ -11,9 +11,15 @@ import (
 type Filter struct {
 	Kind      Kind
 	Agent     string
+	Actor     string
 	Tool      string
+	Class     string
 	Code      counterfoil.Code
 	RequestID string
+	Approval  string // its id
+	Token     string // its id
 	Since     time.Time
-	Limit     int // the most that are wanted; 100 when zero
+	Until     time.Time // before that
+	Before    int64     // of a lower index; any when zero
+	Limit     int       // the most that are wanted; 100 when zero
 }

@@ -73,6 +73,11 @@ func newAdmin(cfg Config, a *answers) http.Handler {
 	rt.handle(http.MethodPost, "/api/v1/agents/{name}/offboard", typed(m, m.offboard))
 	rt.handle(http.MethodPost, "/api/v1/agents/{name}/enroll-code", typed(m, m.enrollCode))
 	rt.handle(http.MethodGet, "/api/v1/agents/{name}/instances", typed(m, m.instances))
+	rt.handle(http.MethodGet, "/api/v1/approvals", typed(m, m.listApprovals))
+	rt.handle(http.MethodGet, "/api/v1/approvals/{id}", typed(m, m.getApproval))
+	rt.handle(http.MethodPost, "/api/v1/people/{name}/enroll-code", typed(m, m.personCode))
+	rt.handle(http.MethodGet, "/api/v1/changes", typed(m, m.listChanges))
+	rt.handle(http.MethodDelete, "/api/v1/changes/{id}", typed(m, m.withdrawChange))
 	rt.handle(http.MethodGet, "/api/v1/{kind}", typed(m, m.list))
 	rt.handle(http.MethodGet, "/api/v1/{kind}/{name}", typed(m, m.get))
 	rt.handle(http.MethodDelete, "/api/v1/{kind}/{name}", typed(m, m.remove))
@@ -112,16 +117,19 @@ type applyFile struct {
 
 // apply refuses manifests that have problems, with all of them: nothing was
 // done.
-func (m *admin) apply(ctx context.Context, c call[applyBody]) (authority.ApplyResult, error) {
+func (m *admin) apply(ctx context.Context, c call[applyBody]) (applied, error) {
 	req := authority.ApplyRequest{Actor: c.actor, DryRun: c.in.DryRun}
 	for _, f := range c.in.Files {
 		req.Files = append(req.Files, manifest.File{Name: f.Name, Data: []byte(f.Data)})
 	}
 	result, err := m.Authority.Apply(ctx, req)
 	if err == nil && len(result.Problems) > 0 {
-		return authority.ApplyResult{}, unapplied{result}
+		return applied{}, unapplied{result}
 	}
-	return result, err
+	if err != nil {
+		return applied{}, err
+	}
+	return m.withCodes(ctx, result, c.actor, c.in.DryRun), nil
 }
 
 // unapplied is the refusal of manifests, with what is wrong with them.
@@ -151,13 +159,16 @@ type document struct {
 	Instances int                `json:"instances,omitzero"` // live ones
 
 	Quarantined []string `json:"quarantined,omitzero"` // ids of instances whose key was seen in two places
+
+	// Of people only, in lists.
+	Passkeys int `json:"passkeys,omitzero"` // that count
 }
 
 type documents struct {
 	Documents []document `json:"documents"`
 }
 
-func (m *admin) list(_ context.Context, c call[none]) (documents, error) {
+func (m *admin) list(ctx context.Context, c call[none]) (documents, error) {
 	kind, err := kindOf(c.path("kind"))
 	if err != nil {
 		return documents{}, err
@@ -173,6 +184,9 @@ func (m *admin) list(_ context.Context, c call[none]) (documents, error) {
 			return documents{}, err
 		}
 		out.Documents = append(out.Documents, d)
+	}
+	if kind == counterfoil.KindPerson {
+		return out, m.countPasskeys(ctx, out.Documents)
 	}
 	return out, nil
 }
@@ -236,6 +250,8 @@ type deleted struct {
 	Kind   string  `json:"kind"`
 	Name   string  `json:"name"`
 	Voided *voided `json:"voided,omitzero"` // of an agent
+
+	Proposal *authority.Proposal `json:"proposal,omitzero"` // what it waits for; nothing was done yet
 }
 
 func (m *admin) remove(ctx context.Context, c call[none]) (deleted, error) {
@@ -247,9 +263,9 @@ func (m *admin) remove(ctx context.Context, c call[none]) (deleted, error) {
 	if err != nil {
 		return deleted{}, err
 	}
-	out := deleted{Kind: kind, Name: c.path("name")}
+	out := deleted{Kind: kind, Name: c.path("name"), Proposal: v.Proposal}
 	if kind == counterfoil.KindAgent {
-		lost := newVoided(v)
+		lost := newVoided(v.Voided)
 		out.Voided = &lost
 	}
 	return out, nil
@@ -336,11 +352,15 @@ func (m *admin) instances(_ context.Context, c call[none]) (instances, error) {
 	if err != nil {
 		return instances{}, err
 	}
-	out := instances{Agent: c.path("name"), Instances: []instance{}}
+	return instances{Agent: c.path("name"), Instances: newInstances(all)}, nil
+}
+
+func newInstances(all []counterfoil.Instance) []instance {
+	out := []instance{}
 	for _, inst := range all {
-		out.Instances = append(out.Instances, instance{inst.ID, inst.JKT, inst.Alg, inst.Status, inst.Enrolled.UTC()})
+		out = append(out, instance{inst.ID, inst.JKT, inst.Alg, inst.Status, inst.Enrolled.UTC()})
 	}
-	return out, nil
+	return out
 }
 
 type rotateBody struct {
@@ -453,6 +473,14 @@ func parseFilter(query url.Values) (f ledger.Filter, from int64, err error) {
 		switch name {
 		case "agent":
 			f.Agent = v
+		case "actor":
+			f.Actor = v
+		case "class":
+			f.Class = v
+		case "approval":
+			f.Approval = v
+		case "token":
+			f.Token = v
 		case "kind":
 			f.Kind = ledger.Kind(v)
 		case "tool":

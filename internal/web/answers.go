@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/counterfoil/counterfoil"
@@ -78,7 +79,10 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 	if u := (unapplied{}); errors.As(err, &u) {
 		p.Problems, p.Changes = u.Problems, u.Changes
 	}
-	writeJSON(w, wire.Status, counterfoil.ProblemMedia, p)
+	if o := (overtaken{}); errors.As(err, &o) {
+		p.Status, p.PublicKey = http.StatusConflict, o.publicKey
+	}
+	writeJSON(w, p.Status, counterfoil.ProblemMedia, p)
 }
 
 // note logs an answer and records nothing: a fault with its cause for the operator, a refusal only
@@ -118,6 +122,9 @@ type problem struct {
 	// Of manifests that were not applied.
 	Problems []string                  `json:"problems,omitzero"`
 	Changes  []authority.AppliedChange `json:"changes,omitzero"`
+
+	// Of a signature that another one overtook: what to sign instead.
+	PublicKey jsontext.Value `json:"publicKey,omitzero"`
 }
 
 type oauthError struct {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/testkit"
@@ -35,6 +36,7 @@ type system struct {
 	clock    *testkit.Clock
 	store    *store.Store
 	auth     *authority.Authority
+	engine   *approval.Engine
 	keys     *authority.Keyring
 	nonces   *resource.MemoryNonces
 	handlers web.Handlers
@@ -42,8 +44,12 @@ type system struct {
 	logs     *bytes.Buffer
 	metrics  *prometheus.Registry
 	issuer   string
+	manage   string // the management URL
+	dev      bool
 	reasons  []string
 	opened   opened
+	kept     string // see oneToken
+	asked    int    // approvals
 }
 
 // opened is what a store is opened with again.
@@ -184,7 +190,7 @@ func newSystem(t *testing.T, edit ...func(*system)) *system {
 	t.Helper()
 	s := &system{
 		t: t, clock: testkit.NewClock(time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)),
-		logs: &bytes.Buffer{}, nonces: resource.NewMemoryNonces(), metrics: prometheus.NewRegistry(),
+		manage: "http://localhost:8421", dev: true, logs: &bytes.Buffer{}, nonces: resource.NewMemoryNonces(), metrics: prometheus.NewRegistry(),
 	}
 	for _, e := range edit {
 		e(s)
@@ -229,19 +235,24 @@ func (s *system) build() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.engine, err = approval.New(approval.Config{Store: s.store, Issuer: s.issuer, Origin: s.manage, Now: s.clock.Now, Log: log})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	s.auth, err = authority.New(authority.Config{
 		Issuer: s.issuer, Store: s.store, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Nonces: s.nonces,
-		Now: s.clock.Now, Log: log,
+		Changes: s.engine, Changed: s.engine.Changes(), Now: s.clock.Now, Log: log,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.verifier = &resource.Verifier{
-		Issuer: s.issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Revocation: s.store, Now: s.clock.Now,
+		Issuer: s.issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Revocation: s.store, Nonces: s.nonces, Now: s.clock.Now,
 	}
 	books := view{s.store, s.opened.opt.Verifier}
 	s.handlers, err = web.New(web.Config{
-		Issuer: s.issuer, ManagementURL: "http://localhost:8421", Authority: s.auth, Keys: s.keys,
+		Issuer: s.issuer, ManagementURL: s.manage, Authority: s.auth, Keys: s.keys, Approvals: s.engine, Passkeys: s.store,
+		Verifier: s.verifier, Recorder: s.store, Now: s.clock.Now, Dev: s.dev,
 		Log: books, Entries: books,
 		Gateway: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/panic") {
@@ -258,18 +269,27 @@ func (s *system) build() {
 	}
 	host, _, _ := strings.Cut(strings.TrimPrefix(s.issuer, "http://"), "/")
 	s.handlers.Public = named(s.handlers.Public, host)
-	s.handlers.Management = named(s.handlers.Management, "localhost:8421")
+	_, own, _ := strings.Cut(s.manage, "://")
+	s.handlers.Management = named(s.handlers.Management, own)
 }
 
 // named gives requests that httptest made the Host of an honest one.
-func named(h http.Handler, host string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host == "example.com" {
-			r.Host = host
-		}
-		h.ServeHTTP(w, r)
-	})
+func named(h http.Handler, host string) http.Handler { return namedHandler{h, host} }
+
+type namedHandler struct {
+	http.Handler
+	host string
 }
+
+func (n namedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Host == "example.com" {
+		r.Host = n.host
+	}
+	n.Handler.ServeHTTP(w, r)
+}
+
+// unnamed is the handler that named was given.
+func unnamed(h http.Handler) http.Handler { return h.(namedHandler).Handler }
 
 type lockedWriter struct {
 	mu sync.Mutex

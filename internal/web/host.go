@@ -34,34 +34,73 @@ func Behind(trusted []netip.Prefix) func(*http.Request) bool {
 // does it change the protocol of a connection. proxied says which requests may
 // bear another Host.
 func ownHost(own string, proxied func(*http.Request) bool) handler {
+	h := parseHost(own)
+	return func(_ http.ResponseWriter, r *http.Request) error {
+		if err := noUpgrade(r); err != nil {
+			return err
+		}
+		if proxied(r) || h.isOf(r) || isOfThisMachine(r) {
+			return nil
+		}
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host than %s", h.text)
+	}
+}
+
+// ownPages is ownHost for a listener that people log in to: only what says how the
+// server is takes this machine's other names. A page on another port of localhost
+// is another's, and a browser gives it our cookies.
+func ownPages(own string, proxied, health func(*http.Request) bool) handler {
+	h := parseHost(own)
+	return func(_ http.ResponseWriter, r *http.Request) error {
+		if err := noUpgrade(r); err != nil {
+			return err
+		}
+		if proxied(r) || h.isOf(r) || health(r) && isOfThisMachine(r) {
+			return nil
+		}
+		return counterfoil.Refuse(counterfoil.OriginForbidden, "the request is for another host than %s: open the page there", h.text)
+	}
+}
+
+func noUpgrade(r *http.Request) error {
+	if len(r.Header.Values("Upgrade")) > 0 {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "the protocol of a connection is not changed here")
+	}
+	return nil
+}
+
+// A host is what a listener is called.
+type host struct{ text, scheme, name, port string }
+
+func parseHost(own string) host {
 	u, err := url.Parse(own)
 	if err != nil {
 		u = &url.URL{}
 	}
-	name, port := strings.ToLower(u.Hostname()), portOf(u.Scheme, u.Port())
-	return func(_ http.ResponseWriter, r *http.Request) error {
-		if len(r.Header.Values("Upgrade")) > 0 {
-			return counterfoil.Refuse(counterfoil.RequestMalformed, "the protocol of a connection is not changed here")
-		}
-		if proxied(r) {
-			return nil
-		}
-		host, p := r.Host, ""
-		if h, after, err := net.SplitHostPort(r.Host); err == nil {
-			host, p = h, after
-		}
-		host = strings.ToLower(strings.Trim(host, "[]"))
-		if host == name && portOf(u.Scheme, p) == port {
-			return nil
-		}
-		// Nobody can have a name of theirs rebound to "localhost" or to a
-		// loopback address: these are this machine's own health checks, whatever
-		// port is mapped to which.
-		if isLoopbackName(host) && peerAddr(r).IsLoopback() {
-			return nil
-		}
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host than %s", u.Host)
+	return host{u.Host, u.Scheme, strings.ToLower(u.Hostname()), portOf(u.Scheme, u.Port())}
+}
+
+// isOf reports whether the request is for the listener by its own name.
+func (h host) isOf(r *http.Request) bool {
+	name, port := hostOf(r)
+	return name == h.name && portOf(h.scheme, port) == h.port
+}
+
+// isOfThisMachine reports whether a request is for a name that leads to the machine
+// that it came from. Nobody can have a name of theirs rebound to "localhost" or to a
+// loopback address: these are this machine's own health checks, whatever port is
+// mapped to which.
+func isOfThisMachine(r *http.Request) bool {
+	name, _ := hostOf(r)
+	return isLoopbackName(name) && peerAddr(r).IsLoopback()
+}
+
+func hostOf(r *http.Request) (name, port string) {
+	name = r.Host
+	if h, after, err := net.SplitHostPort(r.Host); err == nil {
+		name, port = h, after
 	}
+	return strings.ToLower(strings.Trim(name, "[]")), port
 }
 
 func portOf(scheme, port string) string {

@@ -8,52 +8,93 @@ import (
 	"github.com/counterfoil/counterfoil"
 )
 
-// management is the listener of the console, and of health for those who may
-// see it.
+// management is the listener of the console and its API, and of health for those
+// who may see it.
 type management struct {
 	Config
-	sees    func(*http.Request) bool // whether a request may see health and metrics
+	probes
+	sessions  *sessions
+	addresses *buckets // of what anyone may ask
+	document  []byte   // openapi.json
+	socket    *admin   // for what both can read
+}
+
+func newManagement(cfg Config, a *answers) (http.Handler, error) {
+	m := &management{
+		Config: cfg, probes: newProbes(cfg, isLocal), sessions: newSessions(), addresses: newBuckets(addressRate, addressBurst),
+		socket: &admin{cfg},
+	}
+	var err error
+	if m.document, err = describe(operations, cfg.ManagementURL, m.cookieName()); err != nil {
+		return nil, err
+	}
+	rt := &router{answers: a, unrecorded: cfg.Authority.Refused}
+	own := ownPages(cfg.ManagementURL, cfg.Behind, func(r *http.Request) bool { return isHealthPath(r.URL.Path) })
+	rt.screen = func(w http.ResponseWriter, r *http.Request) error {
+		m.securityHeaders(w.Header())
+		return own(w, r)
+	}
+	m.probes.routes(rt)
+	m.routes(rt)
+	m.pages(rt)
+	return rt, nil
+}
+
+// sameOrigin refuses what a browser says is another site's doing: the origin is the
+// configured one, because a request's Host is whatever name led here. What changes
+// something comes from a page of ours, or from what is no browser and has nobody's
+// cookie; what only reads may come from the address bar too (Sec-Fetch-Site: none).
+func (m *management) sameOrigin(r *http.Request) error {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	for _, site := range r.Header.Values("Sec-Fetch-Site") {
+		if site != "same-origin" && !(reads && site == "none") {
+			return counterfoil.Refuse(counterfoil.OriginForbidden, "the request comes from another site")
+		}
+	}
+	for _, origin := range r.Header.Values("Origin") {
+		if origin != m.ManagementURL {
+			return counterfoil.Refuse(counterfoil.OriginForbidden, "the request comes from another origin")
+		}
+	}
+	return nil
+}
+
+// probes are what a listener says about the server's health.
+type probes struct {
+	ready   func() []string
+	sees    func(*http.Request) bool // whether a request may see it
 	metrics http.Handler
 }
 
-func newManagement(cfg Config, a *answers, hosted bool, sees func(*http.Request) bool) http.Handler {
-	m := &management{Config: cfg, sees: sees, metrics: promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})}
+func newProbes(cfg Config, sees func(*http.Request) bool) probes {
+	return probes{cfg.Ready, sees, promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})}
+}
+
+// newMetrics is the listener of health alone, for whoever reaches it.
+func newMetrics(cfg Config, a *answers) http.Handler {
 	rt := &router{answers: a, unrecorded: cfg.Authority.Refused}
-	if cfg.ManagementURL != "" && hosted {
-		rt.screen = ownHost(cfg.ManagementURL, cfg.Behind)
-	}
-	rt.handle(http.MethodGet, "/", m.home)
-	rt.handle(http.MethodGet, "/healthz", m.healthz)
-	rt.handle(http.MethodGet, "/readyz", m.readyz)
-	rt.handle(http.MethodGet, "/metrics", m.serveMetrics)
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		rt.handle(method, "/api/v1/{path...}", m.api)
-	}
+	newProbes(cfg, func(*http.Request) bool { return true }).routes(rt)
 	return rt
 }
 
-const homeText = `Counterfoil
+const (
+	healthzPath = "/healthz"
+	readyzPath  = "/readyz"
+	metricsPath = "/metrics"
+)
 
-This is the management address. There is no console in this version: administer
-with the counterfoil command on the server's machine, through its admin socket
-(counterfoil --help).
-`
-
-func (m *management) home(w http.ResponseWriter, _ *http.Request) error {
-	return writeText(w, http.StatusOK, homeText)
+func isHealthPath(path string) bool {
+	return path == healthzPath || path == readyzPath || path == metricsPath
 }
 
-// api answers that nobody is logged in: nobody can be, in this version. What
-// comes from a web page of another origin is refused as that.
-func (m *management) api(_ http.ResponseWriter, r *http.Request) error {
-	if err := m.sameOrigin(r); err != nil {
-		return err
-	}
-	return counterfoil.Refuse(counterfoil.SessionRequired, "nobody is logged in; administer through the admin socket")
+func (p probes) routes(rt *router) {
+	rt.handle(http.MethodGet, healthzPath, p.healthz)
+	rt.handle(http.MethodGet, readyzPath, p.readyz)
+	rt.handle(http.MethodGet, metricsPath, p.serveMetrics)
 }
 
-func (m *management) healthz(w http.ResponseWriter, r *http.Request) error {
-	if !m.sees(r) {
+func (p probes) healthz(w http.ResponseWriter, r *http.Request) error {
+	if !p.sees(r) {
 		return notHere()
 	}
 	return writeText(w, http.StatusOK, "ok\n")
@@ -64,11 +105,11 @@ type readiness struct {
 	Reasons []string `json:"reasons,omitzero"`
 }
 
-func (m *management) readyz(w http.ResponseWriter, r *http.Request) error {
-	if !m.sees(r) {
+func (p probes) readyz(w http.ResponseWriter, r *http.Request) error {
+	if !p.sees(r) {
 		return notHere()
 	}
-	reasons := m.Ready()
+	reasons := p.ready()
 	status := http.StatusOK
 	if len(reasons) > 0 {
 		status = http.StatusServiceUnavailable
@@ -78,11 +119,11 @@ func (m *management) readyz(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (m *management) serveMetrics(w http.ResponseWriter, r *http.Request) error {
-	if !m.sees(r) {
+func (p probes) serveMetrics(w http.ResponseWriter, r *http.Request) error {
+	if !p.sees(r) {
 		return notHere()
 	}
-	m.metrics.ServeHTTP(w, r)
+	p.metrics.ServeHTTP(w, r)
 	return nil
 }
 
@@ -95,20 +136,5 @@ func writeText(w http.ResponseWriter, status int, text string) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write([]byte(text))
-	return nil
-}
-
-// sameOrigin refuses what a browser says is another site's doing: the origin
-// is the configured one, because a request's Host is whatever name led here.
-func (m *management) sameOrigin(r *http.Request) error {
-	site := r.Header.Get("Sec-Fetch-Site")
-	if site != "" && site != "same-origin" && site != "none" {
-		return counterfoil.Refuse(counterfoil.OriginForbidden, "the request comes from another site")
-	}
-	for _, origin := range r.Header.Values("Origin") {
-		if origin != m.ManagementURL {
-			return counterfoil.Refuse(counterfoil.OriginForbidden, "the request comes from another origin")
-		}
-	}
 	return nil
 }

@@ -26,10 +26,12 @@ type public struct {
 	base string // the path of the issuer's URL
 	host string // its host
 	meta serverMetadata
+
+	looks *buckets // of agents, at their approvals
 }
 
 func newPublic(cfg Config, base string, a *answers) http.Handler {
-	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer)}
+	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: newBuckets(lookRate, lookBurst)}
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}
@@ -42,6 +44,7 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	rt.handleOAuth(http.MethodPost, base+counterfoil.TokenPath, p.token)
 	rt.handleOAuth(http.MethodGet, base+jwksPath, p.jwks)
 	rt.handle(http.MethodPost, base+counterfoil.EnrollPath, p.enroll)
+	rt.handle(http.MethodGet, base+counterfoil.ApprovalPath+"{id}", p.approvalStatus)
 	rt.handle(http.MethodGet, base+ledgerPath+"/checkpoint", p.checkpoint)
 	rt.handle(http.MethodGet, base+ledgerPath+"/tile/{tile...}", p.tile)
 	return rt

@@ -21,6 +21,10 @@ type route struct {
 	segments []string
 	oauth    bool // errors in the form of RFC 6749
 	methods  map[string]handler
+
+	// otherwise may have another answer to a method that is none of these than
+	// that. Optional.
+	otherwise handler
 }
 
 // A router dispatches by the exact path. It is not http.ServeMux, because that
@@ -56,7 +60,18 @@ func (rt *router) add(method, pattern string, oauth bool, h handler) {
 			return
 		}
 	}
-	rt.routes = append(rt.routes, route{segments, oauth, map[string]handler{method: h}})
+	rt.routes = append(rt.routes, route{segments: segments, oauth: oauth, methods: map[string]handler{method: h}})
+}
+
+// otherwise sets what a path's other methods are answered with, if not with that
+// they are wrong.
+func (rt *router) otherwise(pattern string, h handler) {
+	segments := strings.Split(pattern, "/")
+	for i := range rt.routes {
+		if slices.Equal(rt.routes[i].segments, segments) {
+			rt.routes[i].otherwise = h
+		}
+	}
 }
 
 // bodyTimeout is how long a body may take to come. The gateway gives its own
@@ -143,6 +158,11 @@ func (rt *router) serve(w *writer, r *http.Request, rte route, found bool) error
 		h, ok = rte.methods[http.MethodGet] // net/http leaves out the body
 	}
 	if !ok {
+		if rte.otherwise != nil {
+			if err := rte.otherwise(w, r); err != nil {
+				return err
+			}
+		}
 		w.Header().Set("Allow", rte.allow())
 		return counterfoil.Refuse(counterfoil.MethodForbidden, "use %s", rte.allow())
 	}

@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/ledger"
+	"github.com/counterfoil/counterfoil/resource"
 )
 
 // A Log is what everyone may see of the ledger: that it grows and never
@@ -42,24 +45,36 @@ type Entries interface {
 	Export(ctx context.Context, w io.Writer) error
 }
 
-// Config is what the handlers are made of. Everything is required.
+// Config is what the handlers are made of. Fields without "optional" must be set.
 type Config struct {
 	// Issuer is the public URL, without a slash at its end.
 	Issuer string
-	// ManagementURL is the management listener's, for telling its own pages from others'.
+	// ManagementURL is the management listener's, as browsers write its origin: for
+	// telling its own pages from others'.
 	ManagementURL string
-	Authority     *authority.Authority
-	Keys          *authority.Keyring
-	Log           Log
-	Entries       Entries
-	Gateway       http.Handler                     // serves everything below ISSUER/r/
-	Source        func(*http.Request) netip.Addr   // see Source
-	Behind        func(*http.Request) bool         // see Behind
-	Ready         func() []string                  // why requests are not taken now; nothing when they are
-	Actor         func(ctx context.Context) string // who speaks on the administration socket; empty is nobody
-	Tally         *Tally
-	Metrics       prometheus.Gatherer
-	Logger        *slog.Logger
+
+	Authority *authority.Authority
+	Keys      *authority.Keyring
+	Approvals *approval.Engine
+	Passkeys  Passkeys           // whether a session's passkey is still one
+	Verifier  *resource.Verifier // of agents that look at their approvals
+	Recorder  Recorder
+	View      func() ledger.View // what revocation state requests are decided with; optional
+	Now       func() time.Time
+
+	// Dev says that people may reach the console over plain HTTP.
+	Dev bool
+
+	Log     Log
+	Entries Entries
+	Gateway http.Handler                     // serves everything below ISSUER/r/
+	Source  func(*http.Request) netip.Addr   // see Source
+	Behind  func(*http.Request) bool         // see Behind
+	Ready   func() []string                  // why requests are not taken now; nothing when they are
+	Actor   func(ctx context.Context) string // who speaks on the administration socket; empty is nobody
+	Tally   *Tally
+	Metrics prometheus.Gatherer
+	Logger  *slog.Logger
 }
 
 // Handlers are the routes, one handler for each listener.
@@ -73,6 +88,7 @@ type Handlers struct {
 // New makes the handlers.
 func New(cfg Config) (Handlers, error) {
 	if cfg.Authority == nil || cfg.Keys == nil || cfg.Log == nil || cfg.Entries == nil || cfg.Gateway == nil ||
+		cfg.Approvals == nil || cfg.Passkeys == nil || cfg.Verifier == nil || cfg.Recorder == nil || cfg.Now == nil || cfg.ManagementURL == "" ||
 		cfg.Source == nil || cfg.Behind == nil || cfg.Ready == nil || cfg.Actor == nil || cfg.Tally == nil || cfg.Metrics == nil || cfg.Logger == nil {
 		return Handlers{}, errors.New("making the routes: a part that they need is missing")
 	}
@@ -81,10 +97,14 @@ func New(cfg Config) (Handlers, error) {
 		return Handlers{}, err
 	}
 	a := &answers{cfg.Logger, cfg.Tally}
+	management, err := newManagement(cfg, a)
+	if err != nil {
+		return Handlers{}, err
+	}
 	return Handlers{
 		Public:     newPublic(cfg, base, a),
-		Management: newManagement(cfg, a, true, isLocal),
-		Metrics:    newManagement(cfg, a, false, func(*http.Request) bool { return true }),
+		Management: management,
+		Metrics:    newMetrics(cfg, a),
 		Admin:      newAdmin(cfg, a),
 	}, nil
 }

@@ -1,0 +1,398 @@
+package console
+
+import (
+	"strings"
+	"time"
+)
+
+// A Page is what every page has. Body is the value of the page's own type, which
+// Render's names say.
+type Page struct {
+	Title   string
+	Section string  // which item of the navigation is current; empty for none
+	Viewer  *Viewer // nil where nobody is logged in
+	Now     time.Time
+	Error   string // what went wrong with what was asked for; nothing of it was done
+	Said    string // what was done
+	Body    any
+}
+
+// A Viewer is the person who is logged in.
+type Viewer struct {
+	Name    string
+	Sees    bool   // the agents, the people, the ledger: an administrator or an auditor
+	Admin   bool   // may suspend, offboard, cancel and reconcile
+	Waiting int    // approvals that the person may sign now
+	Token   string // of the session; every form sends it back
+}
+
+// A Span is a piece of a Text: what to show, or the one code point that is shown by
+// its number and name because it would not be seen, or would mislead.
+type Span struct {
+	Text      string
+	Code      string // such as U+202E
+	Name      string // of the code point
+	Lookalike bool
+	Value     bool // what the caller sent, in a sentence of the operator's
+}
+
+// A Text is text that came from an agent, an upstream or a person.
+type Text []Span
+
+// Plain is text of our own, or of an operator's manifest, that has nothing to mark.
+func Plain(s string) Text {
+	if s == "" {
+		return nil
+	}
+	return Text{{Text: s}}
+}
+
+// Flat writes a text as one string, with its marks as U+….
+func Flat(t Text) string {
+	var b strings.Builder
+	for _, s := range t {
+		if s.Code != "" {
+			b.WriteString("⟨" + s.Code + "⟩")
+			continue
+		}
+		b.WriteString(s.Text)
+	}
+	return b.String()
+}
+
+// An Inbox is the body of "inbox".
+type Inbox struct {
+	Waiting []Ask
+	Nobody  bool // no class asks for anybody's approval yet
+}
+
+// An Ask is an approval in a list.
+type Ask struct {
+	ID       string
+	Sentence Text
+	Agent    string
+	Tool     string
+	Class    string
+	Tier     string
+	State    string
+	Outcome  string // of a closed one, in words
+	Change   bool
+	Signed   int
+	Required int
+	Created  time.Time
+	Expires  time.Time
+	Closed   time.Time
+	Mine     string // how the viewer decided; empty when they did not
+}
+
+// Decided is the body of "decided".
+type Decided struct {
+	States []Choice // the filter
+	All    []Ask
+}
+
+// A Choice is a link that chooses.
+type Choice struct {
+	Label, URL string
+	Current    bool
+}
+
+// An Approval is the body of "approval": the page on which people sign, and on which
+// they look later at what was signed.
+type Approval struct {
+	ID     string
+	State  string
+	Change bool // of who may approve, or of what needs approval
+	Tier   string
+
+	Sentence    Text
+	Template    bool // the operator wrote the sentence; without, the payload is all there is
+	Irrevocable string
+
+	Agent    string
+	Owner    string
+	OnBehalf string
+	Task     string
+	Does     Text // its purpose
+	Seen     bool // the viewer may open the agent's page
+
+	Class  string
+	Rule   string // how many people, of which groups, in words
+	Limits []LimitUse
+
+	Earlier *Earlier
+	Repeats string // id of an approval of an equal call that ran before
+
+	Payload []Row
+	Erased  bool
+
+	Tool        string
+	Resource    string
+	Environment string
+	Audience    string
+	Target      Text // method and path of an HTTP call
+
+	Created, Expires, UseUntil, Closed time.Time
+
+	Signatures []Signature
+	Empty      []string // a line for each signature that is missing
+	Eligible   []string // who may still sign
+
+	Words Text // the agent's own
+
+	Digest, CallDigest string
+
+	MaySign  bool
+	MayDeny  bool   // the viewer's no would end it
+	WhyNot   string // why the viewer may not sign
+	OwnAgent bool   // the viewer owns the agent, and may sign all the same
+	Mine     *Signature
+
+	Outcome    string // in words, once it is closed
+	Reason     Text   // of a no, or why it was closed
+	Entries    []EntryLink
+	Proof      string // where the proof is downloaded
+	MayCancel  bool
+	Reconcile  bool
+	NeedsAdmin bool // it is indeterminate and the viewer is no administrator
+}
+
+// Open reports whether something may still come of the approval.
+func (a Approval) Open() bool { return a.State == "pending" || a.State == "approved" }
+
+// A LimitUse is a cumulative limit, what of it is used, and what this call takes.
+type LimitUse struct {
+	Field, Window   string
+	Used, This, Max string // Used is empty where it is not known
+	Percent, More   int    // of Max: used, and used by this call
+	Over            bool
+}
+
+// Earlier is the last similar approval and what differs from it.
+type Earlier struct {
+	ID          string
+	At          time.Time
+	Outcome     string
+	Erased      bool // there is nothing to compare with any more
+	More        int  // differences beyond those
+	Differences []Difference
+}
+
+// A Difference is one member that is not as it was the last time.
+type Difference struct {
+	Name          Text
+	Before, After Text // nil: it was not there
+}
+
+// A Row is one line of a payload that is shown as a tree.
+type Row struct {
+	Depth  int // 0 is a member of the payload itself
+	Name   Text
+	Type   string // text, number, true or false, null, list, object
+	Count  int    // of a list or an object
+	Value  Text   // of the others
+	Empty  bool   // a text, list or object with nothing in it
+	Cut    int    // bytes of a text of which only the beginning is shown; zero when all is
+	Digest string // of such a text
+	Left   bool   // says how many members were left out, and is no member itself
+	Field  string // the name under which class and template know it
+}
+
+// Indent is the row's depth, as far as it is drawn.
+func (r Row) Indent() int { return min(r.Depth, 8) }
+
+// A Signature is one person's decision.
+type Signature struct {
+	Person   string
+	Decision string
+	Reason   Text
+	Groups   []string
+	At       time.Time
+	Passkey  string // its kind, as far as it is known
+	Owner    bool   // the agent's owner, where the class lets them
+	Mine     bool
+}
+
+// An EntryLink is an entry of the ledger that belongs to something.
+type EntryLink struct {
+	Index int64
+	What  string
+	At    time.Time
+	Who   string
+	Code  string
+}
+
+// Agents is the body of "agents".
+type Agents struct{ All []AgentRow }
+
+// An AgentRow is an agent in a list.
+type AgentRow struct {
+	Name, Owner, Purpose, Environment, Status string
+	Instances, Quarantined                    int
+	Calls, Refusals                           int // in the last day
+	More                                      bool
+	Last                                      time.Time
+}
+
+// An Agent is the body of "agent".
+type Agent struct {
+	Name, Owner, Purpose, Environment, Status string
+	Instances                                 []Instance
+	Workloads                                 []string
+	Grants                                    []Grant
+	Tasks                                     []string // bounds, in words
+	Timeline                                  Timeline
+	Refusals                                  []CodeCount
+	Recent                                    []Line
+	Waiting                                   int // approvals that wait for people
+}
+
+// An Instance is one running process of an agent.
+type Instance struct {
+	ID, Key, KeyKind, Status, How, Place string
+	Enrolled, Last                       time.Time
+}
+
+// A Grant is what one grant lets an agent call.
+type Grant struct {
+	Tools    []GrantedTool
+	Networks []string
+	When     string
+}
+
+// A GrantedTool is a tool of a grant, with its class and tier.
+type GrantedTool struct{ Tool, Class, Tier string }
+
+// A CodeCount is how often a code was answered.
+type CodeCount struct {
+	Code, Meaning string
+	Count         int
+	Percent       int // of the most frequent
+	URL           string
+}
+
+// Void is the body of "void": what suspending or offboarding an agent takes from it,
+// before anybody does it.
+type Void struct {
+	Agent     Agent
+	Offboard  bool
+	Live      int // instances
+	Keys      []string
+	Approvals int
+}
+
+// A Line is an entry of the ledger in a list.
+type Line struct {
+	Index                          int64
+	At                             time.Time
+	Kind, What                     string
+	Agent, Tool, Class, Tier, Code string
+	Person                         string
+	Decision                       string
+	Approval                       string
+}
+
+// Ledger is the body of "ledger".
+type Ledger struct {
+	Size    int64
+	Query   Query
+	Asked   bool // the query chooses
+	Found   []Line
+	Limited bool // there are more
+	Next    string
+	Classes []string
+	Kinds   []string
+}
+
+// A Query is what a reader of the ledger asked for, as they wrote it.
+type Query struct{ Agent, Tool, Class, Code, Person, Kind, Since, Until string }
+
+// A Chain is the body of "entry": one entry, and everything that belongs to the same
+// call.
+type Chain struct {
+	Index    int64
+	Size     int64
+	What     string
+	At       time.Time
+	Kind     string
+	Sentence string
+	Steps    []Step
+	Facts    []Row
+	Approval string
+	Digest   string // of the leaf
+}
+
+// A Step is a link of a chain.
+type Step struct {
+	EntryLink
+	State   string // done, refused, waits, here
+	Text    string
+	Current bool
+}
+
+// People is the body of "people".
+type People struct {
+	All []Person
+}
+
+// A Person is somebody who may sign.
+type Person struct {
+	Name, Email string
+	Groups      []string
+	Roles       []string
+	Passkeys    []Passkey
+	Pending     int // approvals that they may sign now
+	Approved    int
+	Denied      int
+	Yes         int    // in a hundred decisions; -1 when there are too few
+	Seconds     int    // the median time that they look at an approval before they sign; zero when not known
+	Twin        string // another record of the same human
+}
+
+// A Passkey is a person's credential.
+type Passkey struct {
+	ID, Kind, How        string
+	Synced               bool
+	Ended                bool
+	Enrolled, Used, From time.Time
+}
+
+// Health is the body of "health".
+type Health struct {
+	Ready  bool
+	Checks []Check
+}
+
+// A Check is one thing that a page of this console rests on.
+type Check struct {
+	Name   string
+	Good   bool
+	Value  string
+	Text   string
+	At     time.Time
+	Browse bool // the script compares At with the browser's clock
+}
+
+// Login is the body of "login".
+type Login struct {
+	Next    string
+	Nobody  bool   // has a passkey yet
+	Dev     bool   // say how to begin on this machine
+	Command string // that makes a code
+	Ended   bool   // the session has ended
+}
+
+// Enrol is the body of "enrol".
+type Enrol struct{}
+
+// Failure is the body of "failure".
+type Failure struct {
+	Status    int
+	What      string
+	Lost      string // that nothing was
+	Do        string
+	Detail    Text
+	Code      string
+	RequestID string
+	Back      string
+}

@@ -1,0 +1,452 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/console"
+	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/approval"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+func (p *pages) inbox(v visit) (shown, error) {
+	views, err := p.Approvals.Inbox(v.r.Context(), v.s.person.Name)
+	if err != nil {
+		return shown{}, err
+	}
+	body := console.Inbox{Nobody: true}
+	for i := range views {
+		body.Waiting = append(body.Waiting, ask(&views[i], v.s.person.Name))
+	}
+	_, registry := p.Authority.Policy()
+	for _, c := range registry.Classes {
+		body.Nobody = body.Nobody && c.Tier != counterfoil.Guarded && c.Tier != counterfoil.Irreversible
+	}
+	return shown{name: "inbox", title: "Inbox", section: "inbox", body: body}, nil
+}
+
+// ask is an approval in a list.
+func ask(v *approval.View, viewer string) console.Ask {
+	a := console.Ask{
+		ID: v.ID, Sentence: spans(v.Sentence), Agent: v.Agent, Tool: v.Tool, Class: v.Class, Tier: v.Tier, State: string(v.State),
+		Change: v.Kind == counterfoil.ApprovalOfChange, Signed: len(v.Signatures), Required: len(v.Signatures) + v.Missing,
+		Created: v.Created, Expires: v.Expires, Closed: v.Closed,
+	}
+	if v.State == counterfoil.StateApproved {
+		a.Expires = v.UseUntil
+	}
+	for _, s := range v.Signatures {
+		if s.Person == viewer {
+			a.Mine = decisionWord(s.Decision)
+		}
+	}
+	return a
+}
+
+func decisionWord(decision string) string {
+	if decision == counterfoil.DecisionApprove {
+		return "approved"
+	}
+	return "refused"
+}
+
+// decidedStates are the choices of the list of what was decided.
+var decidedStates = []struct {
+	label, query string
+	states       []counterfoil.ApprovalState
+}{
+	{"All", "", []counterfoil.ApprovalState{
+		counterfoil.StateApproved, counterfoil.StateSpent, counterfoil.StateSucceeded, counterfoil.StateFailed, counterfoil.StateIndeterminate,
+		counterfoil.StateDenied, counterfoil.StateExpired, counterfoil.StateCancelled, counterfoil.StateSuperseded, counterfoil.StateRevoked,
+	}},
+	{"Done", "done", []counterfoil.ApprovalState{counterfoil.StateSucceeded, counterfoil.StateFailed, counterfoil.StateSpent}},
+	{"Refused", "refused", []counterfoil.ApprovalState{counterfoil.StateDenied}},
+	{"Outcome unknown", "unknown", []counterfoil.ApprovalState{counterfoil.StateIndeterminate}},
+	{"Waiting for others", "waiting", []counterfoil.ApprovalState{counterfoil.StatePending, counterfoil.StateApproved}},
+	{"Never ran", "never", []counterfoil.ApprovalState{
+		counterfoil.StateExpired, counterfoil.StateCancelled, counterfoil.StateSuperseded, counterfoil.StateRevoked,
+	}},
+}
+
+func (p *pages) decided(v visit) (shown, error) {
+	chosen := decidedStates[0]
+	for _, d := range decidedStates {
+		if d.query == v.query("which") {
+			chosen = d
+		}
+	}
+	views, err := p.Approvals.List(v.r.Context(), v.s.person.Name, counterfoil.ApprovalFilter{States: chosen.states})
+	if err != nil {
+		return shown{}, err
+	}
+	var body console.Decided
+	for _, d := range decidedStates {
+		url := "/decided"
+		if d.query != "" {
+			url += "?which=" + d.query
+		}
+		body.States = append(body.States, console.Choice{Label: d.label, URL: url, Current: d.query == chosen.query})
+	}
+	for i := range views {
+		body.All = append(body.All, ask(&views[i], v.s.person.Name))
+	}
+	return shown{name: "decided", title: "Decided", section: "decided", body: body}, nil
+}
+
+func (p *pages) approvalPage(v visit) (shown, error) {
+	view, err := p.Approvals.View(v.r.Context(), v.s.person.Name, v.path("id"))
+	if err != nil {
+		return shown{}, err
+	}
+	a := p.approval(&view, v.s)
+	if !view.State.Open() || view.State == counterfoil.StateApproved {
+		if a.Entries, err = p.entriesOf(v.r.Context(), view.ID); err != nil {
+			return shown{}, err
+		}
+		a.Proof = "/approvals/" + view.ID + "/proof"
+	}
+	section := "decided"
+	if view.State == counterfoil.StatePending {
+		section = "inbox"
+	}
+	return shown{name: "approval", title: console.Flat(a.Sentence), section: section, body: a}, nil
+}
+
+// approval fills in the page of an approval.
+func (p *pages) approval(view *approval.View, s session) console.Approval {
+	a := console.Approval{
+		ID: view.ID, State: string(view.State), Change: view.Kind == counterfoil.ApprovalOfChange, Tier: view.Tier,
+		Sentence: spans(view.Sentence), Template: !view.NoTemplate, Agent: view.Agent, Owner: view.Owner, Task: view.Task, Seen: s.isReader(),
+		Class: view.Class, Rule: ruleWords(view.Rule), Tool: view.Tool, Repeats: view.Earlier,
+		Created: view.Created, Expires: view.Expires, UseUntil: view.UseUntil, Closed: view.Closed,
+		Empty: emptySeats(view), Eligible: view.Candidates, Words: spans(view.Words), Digest: view.Digest,
+		MaySign: view.MaySign, MayDeny: view.MayDeny, OwnAgent: view.OwnAgent, WhyNot: view.WhyNot, Outcome: outcome(view), Reason: text(view.Reason),
+		Erased: view.Call == nil,
+	}
+	if a.Change {
+		a.Agent = view.Asked
+	}
+	if r := view.Rendering; r != nil {
+		a.Irrevocable, a.OnBehalf, a.Does = r.Irrevocable, r.OnBehalfOf, text(r.Purpose)
+		a.Resource, a.Environment = r.Resource, r.Environment
+	}
+	p.fillCall(&a, view)
+	for _, l := range view.Limits {
+		a.Limits = append(a.Limits, limitUse(l))
+	}
+	a.Earlier = earlier(view.Similar)
+	for _, sig := range view.Signatures {
+		a.Signatures = append(a.Signatures, console.Signature{
+			Person: sig.Person, Decision: sig.Decision, Reason: text(sig.Reason), Groups: sig.Groups, At: sig.At,
+			Owner: sig.Owner, Mine: sig.Person == s.person.Name,
+		})
+		if sig.Person == s.person.Name {
+			a.Mine = &a.Signatures[len(a.Signatures)-1]
+		}
+	}
+	if a.Mine != nil {
+		a.WhyNot = "" // the page says so already
+	}
+	if view.State == counterfoil.StateDenied && len(view.Signatures) > 0 {
+		a.Reason = nil // it stands with the signature
+	}
+	a.MayCancel = s.isAdmin() && view.State.Open()
+	a.Reconcile = s.isAdmin() && view.State == counterfoil.StateIndeterminate
+	a.NeedsAdmin = !s.isAdmin() && view.State == counterfoil.StateIndeterminate
+	return a
+}
+
+// fillCall fills in what runs, and where.
+func (p *pages) fillCall(a *console.Approval, view *approval.View) {
+	if view.Tree == nil {
+		return
+	}
+	fields := map[string]string{}
+	if resource, tool, ok := strings.Cut(view.Tool, "/"); ok && !a.Change {
+		_, registry := p.Authority.Policy()
+		if r := registry.Resources[resource]; r != nil {
+			t, _ := r.Tool(tool)
+			for name, pointer := range t.Fields {
+				fields["/arguments"+pointer] = name
+			}
+		}
+	}
+	for i := range view.Tree.Children {
+		a.Payload = rows(a.Payload, &view.Tree.Children[i], 0, "", fields)
+	}
+	if view.Tree.More > 0 {
+		a.Payload = append(a.Payload, console.Row{Left: true, Count: view.Tree.More})
+	}
+	members, err := ijson.Members(view.Call)
+	if err != nil {
+		return // the tree was made of it; there is nothing more to say
+	}
+	a.Audience = ledger.Text(members["aud"])
+	if ledger.Text(members["protocol"]) == counterfoil.ResourceHTTP {
+		a.Target = text(ledger.Text(members["method"]) + " " + ledger.Text(members["target"]))
+	}
+}
+
+// typeWords are the types of JSON for people.
+var typeWords = map[string]string{
+	"object": "object", "array": "list", "string": "text", "number": "number", "boolean": "true or false", "null": "null",
+}
+
+// rows appends a value and what is in it, line by line.
+func rows(out []console.Row, n *approval.Node, depth int, path string, fields map[string]string) []console.Row {
+	r := console.Row{
+		Depth: depth, Name: spans(n.Name), Type: typeWords[n.Type], Count: len(n.Children) + n.More, Value: spans(n.Text), Cut: n.Length, Digest: n.Digest,
+	}
+	path += "/" + console.Flat(r.Name)
+	r.Field = fields[path]
+	branch := n.Type == "object" || n.Type == "array"
+	r.Empty = r.Count == 0 && (branch || n.Type == "string" && len(n.Text) == 0)
+	out = append(out, r)
+	for i := range n.Children {
+		out = rows(out, &n.Children[i], depth+1, path, fields)
+	}
+	if n.More > 0 {
+		out = append(out, console.Row{Depth: depth + 1, Left: true, Count: n.More})
+	}
+	return out
+}
+
+func earlier(s *approval.Similar) *console.Earlier {
+	if s == nil {
+		return nil
+	}
+	e := &console.Earlier{ID: s.ID, At: s.Created, Outcome: console.StateWord(string(s.State)), Erased: s.Erased, More: s.More}
+	for _, d := range s.Differences {
+		e.Differences = append(e.Differences, console.Difference{Name: text(d.Path), Before: spans(d.Before), After: spans(d.After)})
+	}
+	return e
+}
+
+// ruleWords says whose signatures a rule needs.
+func ruleWords(r counterfoil.ApprovalRule) string {
+	n := "One person has to sign"
+	if r.Required == 2 {
+		n = "Two people have to sign"
+	} else if r.Required > 2 {
+		n = fmt.Sprintf("%d people have to sign", r.Required)
+	}
+	switch len(r.Groups) {
+	case 0:
+		return n + "."
+	case 1:
+		return n + ", of " + strings.Join(r.Groups[0], " or ") + "."
+	}
+	var each []string
+	for _, any := range r.Groups {
+		each = append(each, "one of "+strings.Join(any, " or "))
+	}
+	return n + ": " + strings.Join(each[:len(each)-1], ", ") + " and " + each[len(each)-1] + "."
+}
+
+// emptySeats names the signatures that an approval still needs: a group each that no
+// signer stands for, and then anybody's.
+func emptySeats(v *approval.View) []string {
+	if v.Missing <= 0 {
+		return nil
+	}
+	var all, out []string
+	taken := make([]bool, len(v.Signatures))
+	for _, any := range v.Rule.Groups {
+		all = append(all, any...)
+		i := slices.IndexFunc(v.Signatures, func(s approval.SignatureView) bool { return overlap(any, s.Groups) })
+		for i >= 0 && taken[i] {
+			next := slices.IndexFunc(v.Signatures[i+1:], func(s approval.SignatureView) bool { return overlap(any, s.Groups) })
+			if next < 0 {
+				i = -1
+				break
+			}
+			i += 1 + next
+		}
+		if i >= 0 {
+			taken[i] = true
+			continue
+		}
+		out = append(out, "one of "+strings.Join(any, " or "))
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	for len(out) < v.Missing {
+		out = append(out, "one of "+strings.Join(all, " or "))
+	}
+	return out[:v.Missing]
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+// outcome says what came of an approval.
+func outcome(v *approval.View) string {
+	people := fmt.Sprintf("%d people signed", len(v.Signatures))
+	if len(v.Signatures) == 1 {
+		people = v.Signatures[0].Person + " signed"
+	}
+	change := v.Kind == counterfoil.ApprovalOfChange
+	switch v.State {
+	case counterfoil.StateApproved:
+		if change {
+			return people + ". The change takes effect now."
+		}
+		return people + ". The agent may make this one call, once, before its time is over."
+	case counterfoil.StateSpent:
+		return people + ", and the call was let go. How it ended is not known yet."
+	case counterfoil.StateSucceeded:
+		if change {
+			return people + ", and the change took effect."
+		}
+		return people + ", the call ran once, and the upstream said that it did it."
+	case counterfoil.StateFailed:
+		return people + ". The call was let go and did not do it: the upstream said no, or was not reached. It does not run again."
+	case counterfoil.StateIndeterminate:
+		return people + ", and the call was forwarded, but no answer came. Nobody knows from here whether it took effect. It does not run again."
+	case counterfoil.StateDenied:
+		if n := len(v.Signatures); n > 0 {
+			return v.Signatures[n-1].Person + " refused it. Nothing ran."
+		}
+		return "It was refused. Nothing ran."
+	case counterfoil.StateExpired:
+		if v.Missing == 0 {
+			return "It was approved and not used in time. Nothing ran."
+		}
+		return "Its time was over before everybody who is needed had signed. Nothing ran."
+	case counterfoil.StateCancelled:
+		return "It was taken back. Nothing ran."
+	case counterfoil.StateSuperseded:
+		return "The class, its rule or the tool changed after it was asked for. Nothing ran; the agent may ask again."
+	case counterfoil.StateRevoked:
+		return "The agent, its task or the passkey of somebody who signed was revoked. Nothing ran."
+	}
+	return ""
+}
+
+// entriesOf are the entries of an approval, oldest first.
+func (p *pages) entriesOf(ctx context.Context, id string) ([]console.EntryLink, error) {
+	entries, err := p.Entries.Find(ctx, ledger.Filter{Approval: id})
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(entries)
+	var out []console.EntryLink
+	for _, e := range entries {
+		if e.Tool == statusTool {
+			continue // the agent looked
+		}
+		l := lineOf(e)
+		what := l.What
+		if l.Person != "" {
+			what = l.Person + ": " + strings.ToLower(what[:1]) + what[1:]
+		}
+		out = append(out, console.EntryLink{Index: e.Index, What: what, At: l.At})
+	}
+	return out, nil
+}
+
+// live says what has become of what a page shows, without putting off the end of the
+// session.
+func (p *pages) live(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cache-Control", "no-store")
+	if err := p.sameOrigin(r); err != nil {
+		return err
+	}
+	s, err := p.glance(r)
+	if err != nil {
+		return err
+	}
+	type news struct {
+		Waiting []string `json:"waiting,omitzero"`
+		State   string   `json:"state,omitzero"`
+	}
+	if id := r.URL.Query().Get("approval"); id != "" {
+		view, err := p.Approvals.View(r.Context(), s.person.Name, id)
+		if err != nil {
+			return err
+		}
+		writeJSON(w, http.StatusOK, "application/json", news{State: fmt.Sprintf("%s/%d", view.State, len(view.Signatures))})
+		return nil
+	}
+	views, err := p.Approvals.Inbox(r.Context(), s.person.Name)
+	if err != nil {
+		return err
+	}
+	n := news{Waiting: []string{}}
+	for i := range views {
+		n.Waiting = append(n.Waiting, views[i].ID)
+	}
+	writeJSON(w, http.StatusOK, "application/json", n)
+	return nil
+}
+
+// proof is what the page offers to check without this server: see approval.Proof.
+func (p *pages) proof(v visit) (string, []byte, error) {
+	ctx := v.r.Context()
+	view, err := p.Approvals.View(ctx, v.s.person.Name, v.path("id"))
+	if err != nil {
+		return "", nil, err
+	}
+	entries, err := p.Entries.Find(ctx, ledger.Filter{Approval: view.ID})
+	if err != nil {
+		return "", nil, err
+	}
+	indices := map[int64]bool{}
+	for _, e := range entries {
+		if e.Tool == statusTool {
+			continue
+		}
+		indices[e.Index] = true
+		if e.Kind == ledger.ApprovalSigned {
+			if enrolled, ok := e.Detail["enrolled"].(float64); ok {
+				indices[int64(enrolled)] = true
+			}
+		}
+		if e.Kind != ledger.CallDecided {
+			continue
+		}
+		more, err := p.Entries.Find(ctx, ledger.Filter{RequestID: e.RequestID})
+		if err != nil {
+			return "", nil, err
+		}
+		for _, of := range more {
+			indices[of.Index] = true
+		}
+	}
+	receipts := []ledger.Receipt{}
+	for _, i := range slices.Sorted(maps.Keys(indices)) {
+		r, err := p.Entries.Receipt(ctx, i)
+		if err != nil {
+			return "", nil, err
+		}
+		receipts = append(receipts, r)
+	}
+	out, err := approval.NewProof(&view, receipts)
+	if err != nil {
+		return "", nil, err
+	}
+	b, err := json.Marshal(out) // in the order of its members: the format comes first
+	return view.ID + ".proof.json", append(b, '\n'), err
+}
+
+func (p *pages) cancelForm(v visit) (string, error) {
+	id := v.path("id")
+	return "/approvals/" + id + "?done=cancelled", p.Approvals.CancelBy(v.r.Context(), id, v.s.person.Name, v.form.Get("reason"))
+}
+
+func (p *pages) reconcileForm(v visit) (string, error) {
+	id, happened := v.path("id"), v.form.Get("happened")
+	if happened != "yes" && happened != "no" {
+		return "", counterfoil.Refuse(counterfoil.RequestMalformed, "the field happened is neither yes nor no")
+	}
+	return "/approvals/" + id + "?done=reconciled", p.Approvals.Reconcile(v.r.Context(), id, v.s.person.Name, happened == "yes", v.form.Get("reason"))
+}
