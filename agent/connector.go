@@ -58,6 +58,11 @@ type ConnectorConfig struct {
 	// letters and digits. Made when empty.
 	Secret counterfoil.Secret
 
+	// Wait is how long a call that needs people is held for them, see Waiter.
+	// Zero hands the refusal on at once.
+	Wait  time.Duration
+	After func(time.Duration) <-chan time.Time // makes the pauses of it; time.After when nil
+
 	Log *slog.Logger // nothing is logged when nil
 }
 
@@ -72,6 +77,7 @@ type ConnectorConfig struct {
 // It is safe for concurrent use.
 type Connector struct {
 	transport *Transport
+	waiter    *Waiter
 	secret    counterfoil.Secret
 	log       *slog.Logger
 	proxy     *httputil.ReverseProxy
@@ -91,9 +97,10 @@ func NewConnector(c ConnectorConfig) (*Connector, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	conn := &Connector{transport: c.Transport, secret: c.Secret, log: c.Log}
+	waiter := NewWaiter(WaitConfig{Transport: c.Transport, Wait: c.Wait, After: c.After, Log: c.Log})
+	conn := &Connector{transport: c.Transport, waiter: waiter, secret: c.Secret, log: c.Log}
 	conn.proxy = &httputil.ReverseProxy{
-		Transport:     c.Transport,
+		Transport:     waiter,
 		FlushInterval: -1, // every piece at once: progress must not wait for the end
 		ErrorLog:      slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		// The request was built afresh by rebuild; the proxy cleans query

@@ -10,7 +10,8 @@
 //	client := t.Client()
 //
 // For programs that cannot sign, a Connector serves the same resource on
-// loopback, on a unix socket or over standard input and output.
+// loopback, on a unix socket or over standard input and output. A Waiter, which a
+// Connector has inside, holds a call for which people have to say yes.
 //
 // What it guarantees. The private key signs here and is sent nowhere. A token
 // and a proof go to the configured resource's origin and to no other, a

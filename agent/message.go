@@ -26,6 +26,7 @@ type message struct {
 	name     string         // what Mcp-Name mirrors; empty when nothing
 	args     jsontext.Value // of tools/call
 	refersTo jsontext.Value // the call that notifications/cancelled is about
+	progress jsontext.Value // the progress token; nil when the caller wants no progress
 }
 
 // parseMessage reads one message under the same strict rules as the gateway, so
@@ -70,6 +71,9 @@ func parseMessage(raw []byte) (message, error) {
 			return message{}, err
 		}
 		m.revision = text(metas["io.modelcontextprotocol/protocolVersion"])
+		if token := metas["progressToken"]; token.Kind() == '"' || token.Kind() == '0' {
+			m.progress = token
+		}
 	}
 	switch {
 	case m.method == "tools/call":

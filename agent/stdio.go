@@ -45,7 +45,7 @@ func (c *Connector) Stdio(ctx context.Context, in io.Reader, out io.Writer) erro
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b := &bridge{
-		http: c.transport.Client(), url: c.transport.resource, log: c.log,
+		http: c.waiter.Client(), url: c.transport.resource, log: c.log,
 		out: out, broke: cancel, running: map[string]*running{}, mirrors: map[string][]mirror{},
 	}
 	lines := make(chan line)
@@ -370,14 +370,23 @@ type rpcError struct {
 
 // answer writes an error of our own.
 func (b *bridge) answer(id jsontext.Value, code int, p counterfoil.Problem) {
+	e, err := newErrorReply(id, code, p)
+	if err != nil {
+		b.broke(err)
+		return
+	}
+	b.write(e)
+}
+
+// newErrorReply makes an error of our own.
+func newErrorReply(id jsontext.Value, code int, p counterfoil.Problem) (errorReply, error) {
 	e := rpcError{Code: code, Message: string(p.Code) + ": " + p.Detail}
 	e.Data.Code, e.Data.Detail, e.Data.Approval = p.Code, p.Detail, p.Approval
 	raw, err := json.Marshal(e, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
-		b.broke(fmt.Errorf("writing an error: %w", err))
-		return
+		return errorReply{}, fmt.Errorf("writing an error: %w", err)
 	}
-	b.write(errorReply{JSONRPC: "2.0", ID: id, Error: raw})
+	return errorReply{JSONRPC: "2.0", ID: id, Error: raw}, nil
 }
 
 // write writes one message as one line. A client that cannot be written to is

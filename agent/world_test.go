@@ -42,8 +42,9 @@ type world struct {
 	life       int64
 	onToken    func(w http.ResponseWriter, r *http.Request) bool // true: answered
 	onRequest  func(w http.ResponseWriter, r *http.Request) bool
-	tokens     atomic.Int64 // tokens issued
-	asks       atomic.Int64 // requests to the token endpoint
+	onLook     http.HandlerFunc // serves the status of approvals
+	tokens     atomic.Int64     // tokens issued
+	asks       atomic.Int64     // requests to the token endpoint
 	discovered atomic.Int64
 	requests   atomic.Int64 // requests to the resource
 
@@ -167,6 +168,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		w.verifier.Middleware(w.resource, w.upstream).ServeHTTP(rw, r)
+	case strings.HasPrefix(path, "/id/approvals/") && w.onLook != nil:
+		w.onLook(rw, r)
 	default:
 		http.NotFound(rw, r)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
@@ -182,9 +183,14 @@ func (a *app) tokenCommand() *cobra.Command {
 func (a *app) callCommand() *cobra.Command {
 	var id identity
 	var args string
+	var how calling
 	c := &cobra.Command{
-		Use:     "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE",
-		Short:   "Call a tool of an MCP server through the gateway",
+		Use:   "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE [--wait TIME]",
+		Short: "Call a tool of an MCP server through the gateway",
+		Long: `Calls a tool of an MCP server through the gateway. A call that people have to approve
+is refused with the approval's id: repeat it after they signed, or let --wait wait
+for them. An equal call that ran already is refused until its approval's time is
+over; --idempotency-key says that a call is the same one, or that it is another.`,
 		Example: `  counterfoil call bank/get_balance --args '{"account":"operating"}' --issuer http://localhost:8420 --agent payroll --key payroll.key`,
 		Args:    cobra.ExactArgs(1),
 		RunE: a.does(func(ctx context.Context, words []string) error {
@@ -195,20 +201,35 @@ func (a *app) callCommand() *cobra.Command {
 			if err := ijson.Check([]byte(args)); err != nil {
 				return usage("--args: %v", err)
 			}
-			return a.call(ctx, id, tool, args)
+			if err := a.checkWait(how.wait); err != nil {
+				return err
+			}
+			return a.call(ctx, id, tool, args, how)
 		}),
 	}
 	id.flags(c)
 	c.Flags().StringVar(&args, "args", "{}", "the tool's arguments, a `JSON` object")
+	c.Flags().StringVar(&how.key, "idempotency-key", "", "names this call: repeated with the same `key` it is the same call")
+	waitFlag(c, &how.wait)
 	return c
 }
 
-func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, args string) error {
+// calling is how a call is made, beside what it is.
+type calling struct {
+	wait time.Duration
+	key  string
+}
+
+func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, args string, how calling) error {
 	t, url, err := id.transport(tool.Resource, nil)
 	if err != nil {
 		return err
 	}
-	result, err := callTool(ctx, t, url, tool.Tool, args)
+	var trip http.RoundTripper = agent.NewWaiter(agent.WaitConfig{Transport: t, Wait: how.wait})
+	if how.key != "" {
+		trip = callHeader{trip, "Idempotency-Key", how.key}
+	}
+	result, err := callTool(ctx, trip, url, tool.Tool, args)
 	if err != nil {
 		return err
 	}
@@ -254,6 +275,34 @@ func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, problemOf(resp)
 }
 
+// callHeader gives tool calls, and no other request, a header.
+type callHeader struct {
+	next        http.RoundTripper
+	name, value string
+}
+
+func (h callHeader) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.GetBody == nil {
+		return h.next.RoundTrip(r)
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, fmt.Errorf("reading the request again: %w", err)
+	}
+	b, err := io.ReadAll(body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request again: %w", err)
+	}
+	var m struct {
+		Method string `json:"method"`
+	}
+	if ijson.UnmarshalLax(b, &m) == nil && m.Method == "tools/call" {
+		r = r.Clone(r.Context())
+		r.Header.Set(h.name, h.value)
+	}
+	return h.next.RoundTrip(r)
+}
+
 // callTool makes one call as an MCP client over a signing transport.
 func callTool(ctx context.Context, t http.RoundTripper, url, tool, args string) (*mcp.CallToolResult, error) {
 	client := mcp.NewClient(&mcp.Implementation{Name: "counterfoil", Version: versionString()}, nil)
@@ -271,11 +320,18 @@ func callTool(ctx context.Context, t http.RoundTripper, url, tool, args string) 
 
 // refusalOf returns the gateway's refusal in a tool's result, if it is one.
 func refusalOf(result *mcp.CallToolResult) *counterfoil.Refusal {
-	m, ok := result.Meta["counterfoil/refusal"].(map[string]any)
+	m, ok := result.Meta["counterfoil/refusal"]
 	if !ok {
 		return nil
 	}
-	code, _ := m["code"].(string)
-	detail, _ := m["detail"].(string)
-	return counterfoil.Refuse(counterfoil.Code(code), "%s", detail)
+	var told struct {
+		Code     counterfoil.Code            `json:"code"`
+		Detail   string                      `json:"detail"`
+		Approval *counterfoil.ApprovalStatus `json:"approval"`
+	}
+	b, err := ijson.Marshal(m)
+	if err != nil || ijson.UnmarshalLax(b, &told) != nil || told.Code == "" {
+		return counterfoil.Refuse(counterfoil.Internal, "the refusal cannot be read")
+	}
+	return &counterfoil.Refusal{Code: told.Code, Detail: told.Detail, Approval: told.Approval}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,7 +85,7 @@ Start here:  counterfoil demo`,
 		&cobra.Group{ID: "prove", Title: "Prove:"},
 	)
 	a.add(root, "start", a.demoCommand(), a.serveCommand())
-	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand())
+	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand(), a.personCommand(), a.approvalCommand())
 	a.add(root, "agent", a.enrollCommand(), a.connectCommand(), a.tokenCommand(), a.callCommand())
 	a.add(root, "prove", a.ledgerCommand())
 	root.AddCommand(a.versionCommand())
@@ -141,6 +142,9 @@ func (a *app) report(err error) {
 			told["problems"] = list
 		} else if r, ok := counterfoil.AsRefusal(err); ok {
 			detail = r.Detail
+			if r.Approval != nil {
+				told["approval"] = r.Approval
+			}
 		}
 		told["detail"] = detail
 		b, jerr := ijson.Marshal(map[string]any{"error": told})
@@ -162,6 +166,26 @@ func (a *app) report(err error) {
 		return
 	}
 	fmt.Fprintf(a.streams.err, "counterfoil: %s\n", text)
+	if r, ok := counterfoil.AsRefusal(err); ok && r.Approval != nil {
+		a.reportApproval(r.Approval)
+	}
+}
+
+// reportApproval says what becomes of a refused call that people decide.
+func (a *app) reportApproval(s *counterfoil.ApprovalStatus) {
+	a.note("approval %s is %s", s.ID, s.Status)
+	if s.Status == string(counterfoil.StatePending) {
+		a.note("it needs %s until %s; the same call, repeated after that, runs once (--wait waits for it)",
+			counted(s.ApprovalsRequired, "person", "people"), s.ExpiresAt.Local().Format(time.DateTime))
+	}
+}
+
+// counted writes a number with its noun.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // print writes a result: as JSON, or as text by the function.

@@ -33,6 +33,12 @@ const canaryManifest = `kind: Person
 name: ana
 email: ana@example.com
 ---
+{kind: Person, name: bo, email: bo@example.com, groups: [finance]}
+---
+{kind: Person, name: cy, email: cy@example.com, groups: [finance]}
+---
+{kind: Class, name: asked, tier: guarded, approvers: [finance]}
+---
 {kind: Class, name: counted, tier: routine, payload: none}
 ---
 {kind: Class, name: hashed, tier: routine}
@@ -45,9 +51,11 @@ email: ana@example.com
 ---
 {kind: Resource, name: kept, type: mcp, environment: prod, upstream: "%[1]s", credential: {header: Authorization, prefix: "Bearer ", file: bank-token}, tools: [{name: get_balance, class: kept}]}
 ---
+{kind: Resource, name: asked, type: mcp, environment: prod, upstream: "%[1]s", credential: {header: Authorization, prefix: "Bearer ", file: bank-token}, tools: [{name: get_balance, class: asked}]}
+---
 {kind: Resource, name: gone, type: mcp, environment: prod, upstream: "http://127.0.0.1:1/mcp", credential: {header: Authorization, prefix: "Bearer ", file: bank-token}, tools: [{name: get_balance, class: hashed}]}
 ---
-{kind: Agent, name: payroll, owner: ana, purpose: "monthly payroll run", environment: prod, grants: [{tools: [counted/get_balance, hashed/get_balance, kept/get_balance, gone/get_balance]}]}
+{kind: Agent, name: payroll, owner: ana, purpose: "monthly payroll run", environment: prod, grants: [{tools: [counted/get_balance, hashed/get_balance, kept/get_balance, gone/get_balance, asked/get_balance]}]}
 `
 
 // listening is the bank with what came to it and the session ids that it gave.
@@ -197,7 +205,7 @@ func newCage(t *testing.T) *cage {
 	if err := os.WriteFile(manifest, fmt.Appendf(nil, canaryManifest, server.URL+"/mcp"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.must("", "apply", "--data", c.data, "-f", manifest)
+	c.applied(manifest)
 	return c
 }
 
@@ -319,6 +327,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	token, answers := c.called(key)
 	c.connected(key)
 	c.stdio(key)
+	c.asked(key)
 	c.refused(signer, token)
 	c.misused()
 	c.full(signer, token)

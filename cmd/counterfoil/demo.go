@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -26,28 +25,63 @@ import (
 // allowed is what a step of the demo expects where nothing is refused.
 const allowed counterfoil.Code = "allowed"
 
+// demoManifest takes the bank's URL. The till is the same bank, where one person is
+// enough.
 const demoManifest = `kind: Person
-name: ana
+name: ana                      # owns the agent, so she cannot approve for it
 email: ana@example.com
+groups: [finance]
+roles: [admin]
+---
+kind: Person
+name: bo
+email: bo@example.com
+groups: [finance]
+---
+kind: Person
+name: cy
+email: cy@example.com
+groups: [finance]
+---
+kind: Person
+name: dan
+email: dan@example.com
+groups: [finance]
 ---
 kind: Class
 name: read
 tier: routine
 ---
 kind: Class
-name: payout                   # moves money: two people must say yes
+name: refund                   # one person must say yes
+tier: guarded
+approvers: [finance]
+template: "Refund {{.amount}} {{.currency}} to {{.to}}"
+---
+kind: Class
+name: payout                   # moves money for good: two people must say yes
 tier: irreversible
 approvers: [finance]
+window: 1h
+template: "Pay {{.amount}} {{.currency}} to {{.to}}"
 ---
 kind: Resource
 name: bank
 type: mcp
 environment: demo
-upstream: %s
+upstream: %[1]s
 tools:
   - {name: get_balance, class: read}
   - {name: list_payees, class: read}
-  - {name: pay, class: payout, fields: {amount: /amount, to: /to}}
+  - {name: pay, class: payout, fields: {amount: /amount, currency: /currency, to: /to}}
+---
+kind: Resource
+name: till
+type: mcp
+environment: demo
+upstream: %[1]s
+tools:
+  - {name: pay, class: refund, fields: {amount: /amount, currency: /currency, to: /to}}
 ---
 kind: Agent
 name: payroll
@@ -55,7 +89,7 @@ owner: ana
 purpose: monthly payroll run
 environment: demo
 grants:
-  - tools: [bank/get_balance, bank/pay]
+  - tools: [bank/get_balance, bank/pay, till/pay]
 `
 
 func (a *app) demoCommand() *cobra.Command {
@@ -63,10 +97,14 @@ func (a *app) demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "See the whole story on this machine, in a minute",
-		Long: `Runs a server, a bank as a real MCP server and an agent on loopback in a temporary
-folder, and shows what is allowed, what is refused and why. Ends with 0 when
-every step went as it should.`,
-		Example: "  counterfoil demo",
+		Long: `Runs a server, a bank as a real MCP server, an agent and the people who approve for
+it on loopback in a temporary folder, and shows what is allowed, what is refused
+and why. Ends with 0 when every step went as it should.
+
+With --stay it goes on: a payout waits for you. The address that it prints enrols
+your passkey as one of its people, who can then read the payout in the console and
+say yes or no.`,
+		Example: "  counterfoil demo\n  counterfoil demo --stay",
 		Args:    cobra.NoArgs,
 		RunE: a.does(func(ctx context.Context, _ []string) error {
 			return a.demo(ctx, stay)
@@ -84,8 +122,11 @@ type demo struct {
 	daemon *daemon.Daemon
 	bank   *bankserver.Bank
 	signer *credential.Signer
-	bearer *agent.Transport
+	agent  *agent.Transport // signs what the agent sends to the bank
+	till   *agent.Transport // and to the till
 	token  string
+	people map[string]*demoPerson
+	codes  map[string]string // pages that enrol people who have no passkey yet
 
 	number int
 	failed int
@@ -113,8 +154,7 @@ func (a *app) demo(ctx context.Context, stay bool) error {
 		fmt.Fprintf(a.out, "\nAll %d steps went as they should.\n", d.number)
 	}
 	if stay {
-		a.note("Running until you press Ctrl-C.\n  issuer and gateway  %s\n  admin commands      counterfoil agent list --data %s\n  the agent's key     %s", d.daemon.PublicURL(), d.daemon.Data(), d.keyFile())
-		<-ctx.Done()
+		return d.stay()
 	}
 	return nil
 }
@@ -169,9 +209,14 @@ func (d *demo) start() (func(), error) {
 // story is the order in which the steps are told.
 func (d *demo) story() error {
 	if !d.app.json {
-		fmt.Fprintln(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server) and an agent, on loopback, in a temporary folder.")
+		fmt.Fprintln(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server), an agent and four people, on loopback, in a temporary folder.")
 	}
-	for _, step := range []func() error{d.setUp, d.read, d.ungranted, d.gated, d.stolenToken, d.replayedProof, d.asBearer, d.ledger} {
+	for _, step := range []func() error{
+		d.setUp, d.read, d.ungranted,
+		d.enrolPeople, d.payout, d.guarded, d.denied,
+		d.stolenToken, d.replayedProof, d.asBearer,
+		d.ledger, d.tampered, d.forged,
+	} {
 		if err := d.ctx.Err(); err != nil {
 			return fmt.Errorf("the demo was interrupted: %w", err)
 		}
@@ -220,8 +265,15 @@ func (d *demo) quiet() *app {
 // setUp declares who may do what and gives the agent a key of its own.
 func (d *demo) setUp() error {
 	quiet := d.quiet()
-	if err := quiet.apply(d.ctx, []string{filepath.Join(d.dir, "bank.yaml")}); err != nil {
+	result, err := quiet.submit(d.ctx, []string{filepath.Join(d.dir, "bank.yaml")}, false)
+	if err != nil {
 		return err
+	}
+	d.codes = map[string]string{}
+	for _, ch := range result.Changes {
+		if ch.EnrolmentCode != "" {
+			d.codes[ch.Name] = ch.EnrolmentCode
+		}
 	}
 	code, _, err := quiet.makeCode(d.ctx, "payroll")
 	if err != nil {
@@ -231,18 +283,20 @@ func (d *demo) setUp() error {
 	if err := quiet.enroll(d.ctx, id, code, "Ed25519"); err != nil {
 		return err
 	}
-	t, _, err := id.transport("bank", nil)
-	if err != nil {
+	if d.agent, _, err = id.transport("bank", nil); err != nil {
 		return err
 	}
-	tok, err := t.Token(d.ctx)
+	if d.till, _, err = id.transport("till", nil); err != nil {
+		return err
+	}
+	tok, err := d.agent.Token(d.ctx)
 	if err != nil {
 		return err
 	}
 	if d.signer, err = agent.LoadKey(d.keyFile()); err != nil {
 		return err
 	}
-	d.bearer, d.token = t, tok.Token.Reveal()
+	d.token = tok.Token.Reveal()
 	d.tell("An agent gets a key and a token", outcome{
 		tried:    "apply the manifest; enrol one instance of payroll with a one-time code; ask for a token for the bank",
 		want:     allowed,
@@ -250,220 +304,5 @@ func (d *demo) setUp() error {
 		answered: fmt.Sprintf("a token for %s, bound to key %.12s…", strings.Join(tok.Scope, " and "), d.signer.Public().Thumbprint()),
 		why:      "the private key was made on the agent's side and never left it; the code works once",
 	})
-	return nil
-}
-
-func (d *demo) bankURL() string { return d.daemon.PublicURL() + counterfoil.ResourcePath + "bank" }
-
-// call makes a tool call as the agent and says how it ended.
-func (d *demo) call(tool, args string) (counterfoil.Code, string, error) {
-	result, err := callTool(d.ctx, d.bearer, d.bankURL(), tool, args)
-	if err != nil {
-		return "", "", err
-	}
-	if r := refusalOf(result); r != nil {
-		return r.Code, r.Detail, nil
-	}
-	b, err := result.MarshalJSON()
-	if err != nil {
-		return "", "", fmt.Errorf("encoding the result: %w", err)
-	}
-	var body struct {
-		Structured any `json:"structuredContent"`
-	}
-	if err := ijson.UnmarshalLax(b, &body); err != nil {
-		return "", "", fmt.Errorf("reading the result: %w", err)
-	}
-	text, err := ijson.Marshal(body.Structured)
-	if err != nil {
-		return "", "", fmt.Errorf("encoding the result: %w", err)
-	}
-	if result.IsError {
-		return "failed", string(text), nil
-	}
-	return allowed, string(text), nil
-}
-
-func (d *demo) tellCall(title, tool, args string, want counterfoil.Code, why string) error {
-	got, text, err := d.call(tool, args)
-	if err != nil {
-		return err
-	}
-	d.tell(title, outcome{tried: fmt.Sprintf("bank/%s %s", tool, args), want: want, got: got, answered: text, why: why})
-	return nil
-}
-
-func (d *demo) read() error {
-	return d.tellCall("A read that is granted", "get_balance", `{"account":"operating"}`, allowed,
-		"the agent's grant lists bank/get_balance, and class read runs on machine identity alone")
-}
-
-func (d *demo) ungranted() error {
-	return d.tellCall("A tool that nobody granted", "list_payees", `{}`, counterfoil.ToolNotGranted,
-		"the bank has the tool, but no grant of payroll lists it; it is not even shown to the agent")
-}
-
-func (d *demo) gated() error {
-	const args = `{"to":"acme","amount":100,"currency":"EUR"}`
-	got, text, err := d.call("pay", args)
-	if err != nil {
-		return err
-	}
-	paid, err := d.bank.Payments(d.ctx)
-	if err != nil {
-		return err
-	}
-	if len(paid) != 0 {
-		got = "paid"
-	}
-	d.tell("A payout", outcome{
-		tried: "bank/pay " + args, want: counterfoil.ApprovalRequired, got: got, answered: text,
-		why: fmt.Sprintf("class payout is irreversible: a key alone never moves money; the bank's books show %d payments", len(paid)),
-	})
-	return nil
-}
-
-// request is one hand-made call of get_balance, for what no honest client sends.
-func (d *demo) request(scheme, proof string) (counterfoil.Code, string, error) {
-	const body = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","arguments":{"account":"operating"},` +
-		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"demo","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`
-	req, err := http.NewRequestWithContext(d.ctx, http.MethodPost, d.bankURL(), bytes.NewReader([]byte(body)))
-	if err != nil {
-		return "", "", fmt.Errorf("making the request: %w", err)
-	}
-	for k, v := range map[string]string{
-		"Authorization": scheme + " " + d.token, "DPoP": proof, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
-		"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "get_balance",
-	} {
-		if v != "" {
-			req.Header.Set(k, v)
-		}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", "", fmt.Errorf("sending the request: %w", err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return "", "", fmt.Errorf("reading the answer: %w", err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return allowed, "HTTP 200", nil
-	}
-	var problem struct {
-		Code   string `json:"code"`
-		Detail string `json:"detail"`
-	}
-	if err := ijson.UnmarshalLax(answer, &problem); err != nil {
-		return "", "", fmt.Errorf("reading the answer (HTTP %d): %w", resp.StatusCode, err)
-	}
-	return counterfoil.Code(problem.Code), fmt.Sprintf("HTTP %d, %s", resp.StatusCode, problem.Detail), nil
-}
-
-func (d *demo) proof(s *credential.Signer) (string, error) {
-	return credential.SignProof(s, http.MethodPost, d.bankURL(), "", d.token, time.Now())
-}
-
-func (d *demo) stolenToken() error {
-	private, err := credential.GenerateKey("ES256")
-	if err != nil {
-		return err
-	}
-	thief, err := credential.NewSigner(private)
-	if err != nil {
-		return err
-	}
-	proof, err := d.proof(thief)
-	if err != nil {
-		return err
-	}
-	got, text, err := d.request("DPoP", proof)
-	if err != nil {
-		return err
-	}
-	d.tell("A stolen token, without its key", outcome{
-		tried: "the agent's token from another machine, with a proof by the thief's own key", want: counterfoil.ProofKeyMismatch, got: got, answered: text,
-		why: "the token names the key it is bound to; without that key it is worth nothing",
-	})
-	return nil
-}
-
-func (d *demo) replayedProof() error {
-	proof, err := d.proof(d.signer)
-	if err != nil {
-		return err
-	}
-	first, _, err := d.request("DPoP", proof)
-	if err != nil {
-		return err
-	}
-	got, text, err := d.request("DPoP", proof)
-	if err != nil {
-		return err
-	}
-	if first != allowed {
-		got, text = first, "the first, honest use was not allowed"
-	}
-	d.tell("A replayed request", outcome{
-		tried: "a recorded request of the agent, token and proof, sent a second time", want: counterfoil.ProofReplayed, got: got, answered: text,
-		why: "each proof is good for one request; the first one passed",
-	})
-	return nil
-}
-
-func (d *demo) asBearer() error {
-	got, text, err := d.request("Bearer", "")
-	if err != nil {
-		return err
-	}
-	d.tell("The token as a plain bearer token", outcome{
-		tried: "Authorization: Bearer with the agent's token", want: counterfoil.BearerRefused, got: got, answered: text,
-		why: "a bound token is never accepted without its proof",
-	})
-	return nil
-}
-
-// ledger verifies an export with the public key alone, then verifies it again
-// with one byte changed.
-func (d *demo) ledger() error {
-	export := filepath.Join(d.dir, "ledger.export")
-	quiet := d.quiet()
-	if err := quiet.exportLedger(d.ctx, export); err != nil {
-		return err
-	}
-	key := filepath.Join(d.app.data, daemon.LedgerKeyName)
-	report, err := verifyExport(export, key, "", nil)
-	if err != nil {
-		return err
-	}
-	d.tell("The ledger, verified offline", outcome{
-		tried: "counterfoil ledger verify, with the export and the public key alone", want: allowed, got: allowed,
-		answered: fmt.Sprintf("%d entries, root %s", report.Size, report.Root),
-		why:      "every decision above, and its outcome, is a leaf of a signed Merkle tree",
-	})
-
-	data, err := os.ReadFile(export)
-	if err != nil {
-		return fmt.Errorf("reading the export: %w", err)
-	}
-	tampered := bytes.Replace(data, []byte(`"code":"tool_not_granted"`), []byte(`"code":"tool_not_grantee"`), 1)
-	if bytes.Equal(tampered, data) {
-		return fmt.Errorf("the export has no entry of the refused call")
-	}
-	if err := os.WriteFile(export, tampered, 0o600); err != nil {
-		return fmt.Errorf("writing the changed export: %w", err)
-	}
-	_, err = verifyExport(export, key, "", nil)
-	o := outcome{
-		tried: "the same, after one byte of the refusal's entry was changed", want: "detected", got: "detected",
-		why: "an entry cannot be changed, moved or taken out without the root changing",
-	}
-	if err == nil {
-		o.got, o.answered = "verified", "the change went unnoticed"
-	} else {
-		o.answered = err.Error()
-	}
-	d.tell("A ledger that somebody touched", o)
 	return nil
 }

@@ -52,7 +52,9 @@ type victim struct {
 
 // newVictim starts a server in front of a bank, with one enrolled instance of
 // payroll. What reaches the bank passes what is given before it.
-func newVictim(t *testing.T, before ...*byNumber) (*victim, *counterfoiltest.Recorder, *credential.Signer) {
+func newVictim(t *testing.T, before ...interface {
+	before(http.Handler) http.Handler
+}) (*victim, *counterfoiltest.Recorder, *credential.Signer) {
 	t.Helper()
 	dir := t.TempDir()
 	bank, err := bankserver.Open(filepath.Join(dir, "bank.db"))
@@ -63,7 +65,7 @@ func newVictim(t *testing.T, before ...*byNumber) (*victim, *counterfoiltest.Rec
 	upstream := counterfoiltest.NewRecorder(bank.Handler())
 	var handler http.Handler = upstream
 	for _, b := range before {
-		b.next, handler = handler, b
+		handler = b.before(handler)
 	}
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
@@ -201,6 +203,11 @@ type byNumber struct {
 
 	mu   sync.Mutex
 	seen map[int]int
+}
+
+func (b *byNumber) before(next http.Handler) http.Handler {
+	b.next = next
+	return b
 }
 
 func (b *byNumber) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -290,8 +290,13 @@ func (a *app) ledgerVerifyCommand() *cobra.Command {
 		Use:   "verify FILE|URL --key FILE [--checkpoint FILE]",
 		Short: "Verify an export, a receipt or a log's URL, with the public key alone",
 		Long: `Verifies that a log is whole and is the one that its key signed: every entry of an
-export, one entry of a receipt, or the published hashes of a server's URL. It
+export, one entry of a receipt, one
+approval of a proof that the console gives, or the published hashes of a server's URL. It
 asks no server and trusts none. Ends with 0 when all is well, with 1 when not.
+
+In an export it also verifies what people signed: every assertion against the public
+key that the log enrolled and every member of its challenge, and for every call that
+was allowed above routine, that the people of its rule said yes.
 
 The key is the log's public key, a file (the server keeps it as ledger.pub in its
 data folder) or the text itself. With --checkpoint, a checkpoint that you kept
@@ -308,6 +313,10 @@ log's own key signed it.`,
 				fmt.Fprintf(w, "verified   %s\nlog        %s\nentries    %d\nroot       %s\n", report.Of, report.Origin, report.Size, report.Root)
 				if report.First != "" {
 					fmt.Fprintf(w, "from       %s\nto         %s\n", report.First, report.Last)
+				}
+				if p := report.People; p != nil {
+					fmt.Fprintf(w, "people     %s enrolled, %s verified, %s let run by them\n",
+						counted(p.Passkeys, "passkey", "passkeys"), counted(p.Assertions, "assertion", "assertions"), counted(p.Calls, "call", "calls"))
 				}
 				if report.Extends != nil {
 					fmt.Fprintf(w, "extends    the checkpoint of %d entries\n", *report.Extends)
@@ -332,6 +341,8 @@ type verified struct {
 	First   string `json:"first,omitzero"`
 	Last    string `json:"last,omitzero"`
 	Extends *int64 `json:"extends,omitzero"`
+
+	People *peopleProof `json:"people,omitzero"` // of an export
 }
 
 func reportOf(of string, r ledger.Report) verified {
@@ -352,10 +363,7 @@ func (a *app) verify(ctx context.Context, what, key, checkpoint string) (verifie
 // progress shows how far a long verification is, where somebody watches.
 func (a *app) progress() func(int64) {
 	f, ok := a.streams.err.(*os.File)
-	if !ok || a.json {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !ok || a.json || !isTerminal(f) {
 		return nil
 	}
 	return func(n int64) { fmt.Fprintf(f, "\r%d entries", n) }
@@ -374,14 +382,21 @@ func verifyExport(path, key, checkpoint string, progress func(int64)) (verified,
 	}
 	defer f.Close()
 	r := bufio.NewReader(f)
+	if proof, is := peekProof(r); is {
+		return verifyProof(proof, opt)
+	}
 	if receipt, is := peekReceipt(r); is {
 		return verifyReceipt(receipt, opt)
 	}
+	var people humanProof
+	opt.Each = people.add
 	report, err := ledger.VerifyExport(r, opt)
 	if err != nil {
 		return verified{}, err
 	}
-	return reportOf("export", report), nil
+	v := reportOf("export", report)
+	v.People = people.report()
+	return v, nil
 }
 
 // maxReceipt bounds a receipt's file, in bytes.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -36,6 +37,18 @@ type applyResult struct {
 	Changes  []changed    `json:"changes"`
 	Pinned   []pinnedTool `json:"pinned,omitzero"`
 	Warnings []string     `json:"warnings,omitzero"`
+	Proposal *proposal    `json:"proposal,omitzero"`
+}
+
+// A proposal is a change that has not happened yet.
+type proposal struct {
+	ID        string    `json:"id,omitzero"` // empty in a dry run
+	Approval  string    `json:"approval,omitzero"`
+	Effective time.Time `json:"effective"`
+	Why       []string  `json:"why"`
+
+	// MaySign are the people who can let it happen at once.
+	MaySign []string `json:"may_sign,omitzero"`
 }
 
 type changed struct {
@@ -44,6 +57,10 @@ type changed struct {
 	Verb   string   `json:"verb"`
 	Fields []string `json:"fields,omitzero"`
 	Diff   string   `json:"diff,omitzero"`
+
+	// Of a person who is new: for the first passkey, and the page that takes it.
+	EnrolmentCode string `json:"enrolment_code,omitzero"`
+	EnrolmentURL  string `json:"enrolment_url,omitzero"`
 }
 
 type pinnedTool struct {
@@ -113,6 +130,10 @@ func (a *app) diffCommand() *cobra.Command {
 						fmt.Fprintf(w, "%s %s %s\n%s", ch.Verb, ch.Kind, ch.Name, ch.Diff)
 					}
 				}
+				if p := result.Proposal; p != nil {
+					fmt.Fprintf(w, "all of it would wait until %s, or for two of the people who approve now, because it widens:\n", p.Effective.Local().Format(time.RFC3339))
+					p.because(w)
+				}
 			})
 		}),
 	}
@@ -127,6 +148,10 @@ func (a *app) apply(ctx context.Context, paths []string) error {
 		return err
 	}
 	return a.print(result, func(w io.Writer) {
+		if result.Proposal != nil {
+			result.Proposal.tell(w)
+			return
+		}
 		for _, ch := range result.Changes {
 			line := fmt.Sprintf("%-9s  %s %s", ch.Verb, ch.Kind, ch.Name)
 			if len(ch.Fields) > 0 && ch.Verb == "update" {
@@ -141,7 +166,48 @@ func (a *app) apply(ctx context.Context, paths []string) error {
 			}
 			fmt.Fprintf(w, "%-9s  %s/%s %s\n", how, p.Resource, p.Tool, p.Digest)
 		}
+		var codes [][]string
+		for _, ch := range result.Changes {
+			if ch.EnrolmentCode != "" {
+				codes = append(codes, []string{"enrol", ch.Name, ch.EnrolmentURL})
+			}
+		}
+		if len(codes) > 0 {
+			table(w, codes...)
+			a.note("Each of these addresses enrols one person's first passkey, once, within 24 hours: whoever has it becomes that person.")
+		}
 	})
+}
+
+// tell says that nothing has changed yet, and what it takes.
+func (p *proposal) tell(w io.Writer) {
+	fmt.Fprintf(w, "nothing has changed yet: this widens who may approve or lessens what needs approval\n")
+	p.because(w)
+	rows := [][]string{{"change", p.ID}, {"effective", p.Effective.Local().Format(time.RFC3339)}}
+	if p.Approval != "" {
+		rows = append(rows, []string{"approval", p.Approval + ": at once when two of " + listed(p.MaySign) + " sign it; one no ends it"})
+	}
+	table(w, rows...)
+}
+
+// because says what of it has to wait.
+func (p *proposal) because(w io.Writer) {
+	for _, why := range p.Why {
+		fmt.Fprintf(w, "  %s\n", visible(why))
+	}
+}
+
+// awaited finds out who may sign a change that waits.
+func (a *app) awaited(ctx context.Context, p *proposal) error {
+	if p == nil || p.Approval == "" {
+		return nil
+	}
+	_, v, err := a.approval(ctx, p.Approval)
+	if err != nil {
+		return err
+	}
+	p.MaySign = v.Candidates
+	return nil
 }
 
 // submit sends manifests to the server. What is wrong with them comes back as
@@ -154,6 +220,9 @@ func (a *app) submit(ctx context.Context, paths []string, dryRun bool) (applyRes
 	var result applyResult
 	err = a.admin(ctx, http.MethodPost, "/api/v1/apply", map[string]any{"files": files, "dry_run": dryRun}, &result)
 	if err != nil {
+		return applyResult{}, err
+	}
+	if err := a.awaited(ctx, result.Proposal); err != nil {
 		return applyResult{}, err
 	}
 	for _, warning := range result.Warnings {
@@ -299,6 +368,9 @@ type document struct {
 	Instances int    `json:"instances,omitzero"`
 
 	Quarantined []string `json:"quarantined,omitzero"`
+
+	// Of people only.
+	Passkeys int `json:"passkeys,omitzero"`
 }
 
 type documents struct {
@@ -350,8 +422,17 @@ accepted again.`,
 			if kind == "agents" {
 				return a.offboard(ctx, args[1], "deleted")
 			}
-			if err := a.admin(ctx, http.MethodDelete, "/api/v1/"+kind+"/"+escape(args[1]), nil, nil); err != nil {
+			var done struct {
+				Proposal *proposal `json:"proposal"`
+			}
+			if err := a.admin(ctx, http.MethodDelete, "/api/v1/"+kind+"/"+escape(args[1]), nil, &done); err != nil {
 				return err
+			}
+			if done.Proposal != nil {
+				if err := a.awaited(ctx, done.Proposal); err != nil {
+					return err
+				}
+				return a.print(done, done.Proposal.tell)
 			}
 			return a.print(map[string]any{"deleted": args[1]}, func(w io.Writer) { fmt.Fprintf(w, "deleted %s %s\n", args[0], args[1]) })
 		}),

@@ -1,18 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
+	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 )
 
 // TestScripts runs testdata/script: what a person types and reads. BANK is the
@@ -35,6 +39,7 @@ func TestScripts(t *testing.T) {
 			})
 			env.Setenv("BANK", server.URL+"/mcp")
 			env.Setenv("HOME", env.WorkDir)
+			env.Values[everybody{}] = map[string]*demoPerson{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -42,6 +47,12 @@ func TestScripts(t *testing.T) {
 			"subst":     substitute,
 			"flip":      flip,
 			"exits":     exits,
+			"approval":  nameApproval,
+			"enrols":    enrols,
+			"decides":   decides,
+
+			"awaitpending": awaitPending,
+			"awaits":       awaits,
 		},
 	})
 }
@@ -89,5 +100,74 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("%s: exit %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// approval VARIABLE [stdout] sets a variable to the approval that the last command
+// named on standard error, or on standard output.
+func nameApproval(ts *testscript.TestScript, _ bool, args []string) {
+	where := append(args, "stderr")[1]
+	id := regexp.MustCompile(`apr_\w+`).FindString(ts.ReadFile(where))
+	if id == "" {
+		ts.Fatalf("no approval was named: %s", ts.ReadFile(where))
+	}
+	ts.Setenv(args[0], id)
+}
+
+// everybody is the key of a script's people, by name.
+type everybody struct{}
+
+// enrols NAME DIR enrols a passkey of a person at the console of the server in DIR.
+// The last command printed the code.
+func enrols(ts *testscript.TestScript, _ bool, args []string) {
+	code := regexp.MustCompile(`\b` + args[0] + `\s+http\S+#(cfe_\w+)`).FindStringSubmatch(ts.ReadFile("stdout"))
+	if code == nil {
+		code = regexp.MustCompile(`code\s+(cfe_\w+)`).FindStringSubmatch(ts.ReadFile("stdout"))
+	}
+	if code == nil {
+		ts.Fatalf("no code of %s was printed", args[0])
+	}
+	console, err := os.ReadFile(filepath.Join(ts.MkAbs(args[1]), "management.url"))
+	ts.Check(err)
+	p, err := newDemoPerson(context.Background(), strings.TrimSpace(string(console)), args[0], code[1])
+	ts.Check(err)
+	ts.Value(everybody{}).(map[string]*demoPerson)[args[0]] = p
+}
+
+// decides NAME approve|deny ID [REASON] signs a decision.
+func decides(ts *testscript.TestScript, _ bool, args []string) {
+	reason := ""
+	if len(args) > 3 {
+		reason = args[3]
+	}
+	r, err := ts.Value(everybody{}).(map[string]*demoPerson)[args[0]].decide(context.Background(), args[2], args[1], reason)
+	ts.Check(err)
+	if r.code != allowed {
+		ts.Fatalf("%s: %s: %s", args[0], r.code, r.text)
+	}
+}
+
+// awaitpending VARIABLE sets a variable to the one approval that waits, once there is
+// one.
+func awaitPending(ts *testscript.TestScript, _ bool, args []string) {
+	id := await(ts, `"id":"(apr_\w+)"`, "counterfoil", "approval", "list", "--state", "pending", "--json")
+	ts.Setenv(args[0], id[1])
+}
+
+// awaits PATTERN COMMAND… runs a command until its standard output matches.
+func awaits(ts *testscript.TestScript, _ bool, args []string) {
+	await(ts, args[0], args[1], args[2:]...)
+}
+
+func await(ts *testscript.TestScript, pattern, command string, args ...string) []string {
+	for deadline := time.Now().Add(counterfoiltest.Timeout); ; {
+		ts.Check(ts.Exec(command, args...))
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(ts.ReadFile("stdout")); found != nil {
+			return found
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s never matched %q", command, pattern)
+		}
+		<-time.After(20 * time.Millisecond) // another process does it, and nothing says when
 	}
 }

@@ -70,7 +70,10 @@ type Result struct {
 	Content []struct{ Type, Text string }
 	IsError bool
 	Meta    struct {
-		Refusal struct{ Code, Detail string } `json:"counterfoil/refusal"`
+		Refusal struct {
+			Code, Detail string
+			Approval     struct{ ID string }
+		} `json:"counterfoil/refusal"`
 	} `json:"_meta"`
 }
 

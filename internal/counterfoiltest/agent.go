@@ -111,11 +111,34 @@ func answerOf(result *mcp.CallToolResult, err error) Answer {
 		return a
 	}
 	if m, ok := result.Meta["counterfoil/refusal"].(map[string]any); ok {
-		code, _ := m["code"].(string)
-		detail, _ := m["detail"].(string)
-		a.Refusal = counterfoil.Refuse(counterfoil.Code(code), "%s", detail)
+		a.Refusal = refusalOf(m)
 	}
 	return a
+}
+
+func refusalOf(m map[string]any) *counterfoil.Refusal {
+	var told struct {
+		Code     counterfoil.Code            `json:"code"`
+		Detail   string                      `json:"detail"`
+		Approval *counterfoil.ApprovalStatus `json:"approval"`
+	}
+	b, err := ijson.Marshal(m)
+	if err != nil || ijson.UnmarshalLax(b, &told) != nil {
+		return counterfoil.Refuse(counterfoil.Internal, "the refusal cannot be read: %v", m)
+	}
+	return &counterfoil.Refusal{Code: told.Code, Detail: told.Detail, Approval: told.Approval}
+}
+
+// Ask makes a call that people have to approve and returns the approval that it
+// waits for.
+func (a *Agent) Ask(t *agent.Transport, tool string, args any) string {
+	a.sys.T.Helper()
+	answer := a.CallAt(t, tool, args)
+	WantRefused(a.sys.T, answer, counterfoil.ApprovalRequired)
+	if answer.Refusal == nil || answer.Refusal.Approval == nil {
+		a.sys.T.Fatalf("no approval was asked for: %+v %v", answer.Result, answer.Err)
+	}
+	return answer.Refusal.Approval.ID
 }
 
 // Tools returns the names of the tools that the agent is shown.

@@ -25,10 +25,23 @@ import (
 	"github.com/counterfoil/counterfoil/internal/daemon"
 )
 
-// Manifest is what a System declares at its start; %s is the bank's URL.
+// Manifest is what a System declares at its start; %[1]s is the bank's URL. The till
+// is the same bank with other classes: a payment there takes one person.
 const Manifest = `kind: Person
 name: ana
 email: ana@example.com
+groups: [finance-approvers]
+roles: [admin]
+---
+kind: Person
+name: bo
+email: bo@example.com
+groups: [finance-approvers]
+---
+kind: Person
+name: cy
+email: cy@example.com
+groups: [finance-approvers]
 ---
 kind: Class
 name: read
@@ -42,16 +55,31 @@ kind: Class
 name: payout
 tier: irreversible
 approvers: [finance-approvers]
+template: "Pay {{.amount}} {{.currency}} to {{.to}}"
+---
+kind: Class
+name: refund
+tier: guarded
+approvers: [finance-approvers]
+template: "Refund {{.amount}} {{.currency}} to {{.to}}"
 ---
 kind: Resource
 name: bank
 type: mcp
 environment: prod
-upstream: %s
+upstream: %[1]s
 tools:
   - {name: get_balance, class: read}
   - {name: list_payees, class: read}
-  - {name: pay, class: payout, fields: {amount: /amount, to: /to}}
+  - {name: pay, class: payout, fields: {amount: /amount, currency: /currency, to: /to}}
+---
+kind: Resource
+name: till
+type: mcp
+environment: prod
+upstream: %[1]s
+tools:
+  - {name: pay, class: refund, fields: {amount: /amount, currency: /currency, to: /to}}
 ---
 kind: Agent
 name: payroll
@@ -59,7 +87,7 @@ owner: ana
 purpose: monthly payroll run
 environment: prod
 grants:
-  - tools: [bank/get_balance, bank/pay]
+  - tools: [bank/get_balance, bank/pay, till/pay]
 ---
 kind: Agent
 name: auditor
@@ -244,6 +272,9 @@ func (s *System) ManagementURL() string { return s.daemon.ManagementURL() }
 
 // BankURL is the bank's identifier at the gateway.
 func (s *System) BankURL() string { return s.Issuer() + counterfoil.ResourcePath + "bank" }
+
+// TillURL is the till's identifier at the gateway.
+func (s *System) TillURL() string { return s.Issuer() + counterfoil.ResourcePath + "till" }
 
 // BankUpstream is where the bank itself listens.
 func (s *System) BankUpstream() string { return s.bankURL }
