@@ -65,6 +65,10 @@ type Approvals interface {
 	// any call.decided.
 	SpendApproval(ctx context.Context, s counterfoil.Spending, e *ledger.Entry, payload []byte) error
 
+	// Taken returns how much of the taking's limit is used now, in ten-thousandths;
+	// math.MaxInt64 where it is more than that.
+	Taken(ctx context.Context, t counterfoil.Taking) (int64, error)
+
 	// FinishApproval commits e, a call.finished, and how the approval ended. The
 	// result is kept for whoever may repeat the call; nil keeps none.
 	FinishApproval(ctx context.Context, id string, state counterfoil.ApprovalState, result []byte, e *ledger.Entry) error

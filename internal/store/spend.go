@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -114,6 +115,20 @@ func take(w writer, takings []counterfoil.Taking, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// Taken returns how much of the taking's limit is used now, in ten-thousandths, or
+// math.MaxInt64 where it is more than that. It decides nothing: SpendApproval does.
+func (s *Store) Taken(ctx context.Context, t counterfoil.Taking) (int64, error) {
+	var high, low int64
+	err := s.reads.QueryRowContext(ctx, sqliteTexts[sumTakings], t.Class, t.Field, t.Agent, millis(s.opt.Now().Add(-t.Window))).Scan(&high, &low)
+	if err != nil {
+		return 0, counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("summing what was taken from a limit: %w", err))
+	}
+	if !fits(high, low, 0, math.MaxInt64) {
+		return math.MaxInt64, nil
+	}
+	return high<<32 + low, nil
 }
 
 // fits reports whether high<<32 + low + amount is at most limit. None of them is

@@ -329,7 +329,9 @@ func approvalFilter(f counterfoil.ApprovalFilter) (text string, args []any) {
 	if limit <= 0 {
 		limit = 100
 	}
-	return approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT ?`), append(args, int64(limit))
+	// Not a parameter: SQLite plans by its value, and so would plan anew once it is
+	// bound.
+	return approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT `+strconv.Itoa(limit)), args
 }
 
 // Texts of the reading connections.

@@ -9,9 +9,10 @@ import (
 
 // limitUse is a limit with the parts of a bar. What is no number has no bar.
 func limitUse(l approval.LimitView) console.LimitUse {
-	u := console.LimitUse{Field: l.Field, Window: l.Window, This: l.Amount, Max: l.Max}
-	u.More = percent(l.Amount, l.Max)
-	u.Over = u.More > 100
+	u := console.LimitUse{Field: l.Field, Window: l.Window, Used: l.Used, This: l.Amount, Max: l.Max}
+	u.Percent, u.More = percent(l.Used, l.Max), percent(l.Amount, l.Max)
+	u.Over = u.Percent+u.More > 100
+	u.Percent = min(u.Percent, 100)
 	u.More = min(u.More, 100-u.Percent)
 	return u
 }

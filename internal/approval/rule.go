@@ -1,0 +1,175 @@
+package approval
+
+import (
+	"slices"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// Who may decide is answered here and nowhere else: at the challenge, at the
+// signature, when the approval is spent, and for what the console shows.
+
+func notEligible(format string, args ...any) error {
+	return counterfoil.Refuse(counterfoil.ApproverNotEligible, format, args...)
+}
+
+// eligible returns the groups for which a person may decide an approval at this
+// moment, or why the person may not.
+func eligible(reg *counterfoil.Registry, a *counterfoil.Approval, name string) (groups []string, err error) {
+	p := reg.People[name]
+	if p == nil {
+		return nil, notEligible("%q is not declared", name)
+	}
+	for _, any := range a.Rule.Groups {
+		for _, g := range any {
+			if slices.Contains(p.Groups, g) && !slices.Contains(groups, g) {
+				groups = append(groups, g)
+			}
+		}
+	}
+	if len(groups) == 0 {
+		return nil, notEligible("%s is in no group that decides this", name)
+	}
+	if err := excluded(reg, a, p); err != nil {
+		return nil, err
+	}
+	slices.Sort(groups)
+	return groups, nil
+}
+
+// excluded says why a person may not decide an approval whatever groups the person is
+// in: dual control needs people who did not ask. People are compared by mailbox, so
+// that no second record of one human gets around it.
+func excluded(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil.Person) error {
+	if a.Kind == counterfoil.ApprovalOfChange {
+		// Of a passkey that is to be released, whoever holds it.
+		if holder := a.Fields[fieldPerson]; holder != "" && sameHuman(reg, p, holder) {
+			return notEligible("%s enrolled the passkey that this is about", p.Name)
+		}
+		return nil
+	}
+	// The rule has this for guarded classes alone; see counterfoil.RuleOf.
+	mayOwn := a.Rule.OwnerMayApprove && a.Rule.Tier == counterfoil.Guarded
+	if !mayOwn {
+		owners := []string{a.Owner}
+		if agent := reg.Agents[a.Caller.Agent]; agent != nil {
+			owners = append(owners, agent.Owner)
+		}
+		for _, owner := range owners {
+			if sameHuman(reg, p, owner) {
+				return notEligible("%s owns the agent that asks", p.Name)
+			}
+		}
+	}
+	for _, asked := range append([]string{a.Caller.Subject}, a.Caller.Actors...) {
+		if asked != a.Caller.Agent && sameHuman(reg, p, asked) && (!mayOwn || !owns(reg, a, p)) {
+			return notEligible("the agent asks on behalf of %s", p.Name)
+		}
+	}
+	return nil
+}
+
+// owns reports whether a person owns the agent that asks.
+func owns(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil.Person) bool {
+	return a.Kind == counterfoil.ApprovalOfCall && sameHuman(reg, p, a.Owner)
+}
+
+// sameHuman reports whether a name, which may also be an e-mail, means this person
+// or another record of the same human.
+func sameHuman(reg *counterfoil.Registry, p *counterfoil.Person, name string) bool {
+	if name == "" {
+		return false
+	}
+	other := reg.People[name]
+	if other == nil {
+		other = &counterfoil.Person{Name: name, Email: name}
+	}
+	return p.Name == name || p.Mailbox() == other.Mailbox()
+}
+
+// missing is how many further signatures an approval needs, when those it has are of
+// people in these groups: as many distinct people as the rule says, and a distinct one
+// for each of its conjuncts.
+func missing(rule *counterfoil.ApprovalRule, signers [][]string) int {
+	return max(rule.Required-len(signers), len(rule.Groups)-matched(rule.Groups, signers), 0)
+}
+
+// matched is the size of the largest assignment of conjuncts to distinct signers
+// (Kuhn's algorithm: each conjunct looks for a signer, asking those before it to move).
+func matched(conjuncts [][]string, signers [][]string) int {
+	by := make([]int, len(signers)) // conjunct+1 that the signer stands for
+	var seat func(c int, asked []bool) bool
+	seat = func(c int, asked []bool) bool {
+		for s := range signers {
+			if asked[s] || !meet(conjuncts[c], signers[s]) {
+				continue
+			}
+			asked[s] = true
+			if by[s] == 0 || seat(by[s]-1, asked) {
+				by[s] = c + 1
+				return true
+			}
+		}
+		return false
+	}
+	n := 0
+	for c := range conjuncts {
+		if seat(c, make([]bool, len(signers))) {
+			n++
+		}
+	}
+	return n
+}
+
+func meet(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+// signedGroups returns the groups of an approval's signers, as they were recorded.
+func signedGroups(a *counterfoil.Approval) [][]string {
+	out := make([][]string, len(a.Signatures))
+	for i := range a.Signatures {
+		out[i] = a.Signatures[i].Groups
+	}
+	return out
+}
+
+// maySign returns the groups that a person would sign for, or why the person's yes
+// would not count: who signed already is not distinct, and a signature that brings the
+// approval no nearer is not asked of anybody.
+func maySign(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision string) ([]string, error) {
+	groups, err := eligible(reg, a, name)
+	if err != nil || decision == counterfoil.DecisionDeny {
+		return groups, err
+	}
+	mailbox := reg.People[name].Mailbox()
+	for i := range a.Signatures {
+		if s := &a.Signatures[i]; s.Person == name || s.Mailbox == mailbox {
+			return nil, counterfoil.Refuse(counterfoil.ApproverNotDistinct, "%s signed already, as %s", name, s.Person)
+		}
+	}
+	signed := signedGroups(a)
+	if missing(&a.Rule, append(signed, groups)) >= missing(&a.Rule, signed) {
+		return nil, notEligible("what is missing is a signature of another group than those of %s", name)
+	}
+	return groups, nil
+}
+
+// usable says why a passkey cannot sign a yes under a rule: it has to be of an
+// authenticator that the class takes, and one that was added or reset cools before it
+// counts for what cannot be undone, so that whoever got hold of a code is noticed
+// first.
+func usable(rule *counterfoil.ApprovalRule, k *counterfoil.Passkey, at time.Time) error {
+	if k.Status != counterfoil.Active {
+		return refusedPasskey("the passkey is not active")
+	}
+	if len(rule.Authenticators) > 0 && (!k.Attested || !slices.Contains(rule.Authenticators, k.AAGUID)) {
+		return notEligible("the class takes attested authenticators of certain models alone, and this passkey is of none")
+	}
+	if rule.Tier <= counterfoil.Irreversible && at.Before(k.UsableFrom) {
+		return notEligible("the passkey was %s: it counts for irreversible classes from %s, or once two people release it",
+			k.How, k.UsableFrom.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

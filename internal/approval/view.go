@@ -1,0 +1,131 @@
+package approval
+
+import (
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// A View is an approval as a person is shown it.
+type View struct {
+	ID       string                    `json:"id"`
+	State    counterfoil.ApprovalState `json:"state"`
+	Kind     string                    `json:"kind"`
+	Agent    string                    `json:"agent,omitzero"`
+	Owner    string                    `json:"owner,omitzero"`
+	Task     string                    `json:"task,omitzero"`
+	Asked    string                    `json:"requester,omitzero"` // of a change: who
+	Tool     string                    `json:"tool"`
+	Class    string                    `json:"class"`
+	Tier     string                    `json:"tier"`
+	Held     bool                      `json:"held,omitzero"`
+	Digest   string                    `json:"digest"`
+	Rule     counterfoil.ApprovalRule  `json:"rule"`
+	Created  time.Time                 `json:"created"`
+	Expires  time.Time                 `json:"expires"`
+	UseUntil time.Time                 `json:"use_until,omitzero"`
+	Closed   time.Time                 `json:"closed,omitzero"`
+	Reason   string                    `json:"reason,omitzero"`
+	Entry    int64                     `json:"entry,omitzero"` // index of the call.decided that spent it
+
+	// Sentence is the rendering's first line, or, once that is erased, the tool.
+	Sentence []Segment `json:"sentence"`
+
+	// What was shown and is signed. Nil once it is erased; in lists always.
+	Rendering *Rendering     `json:"rendering,omitzero"`
+	Statement jsontext.Value `json:"statement,omitzero"` // what Digest is over
+	Call      jsontext.Value `json:"call,omitzero"`      // the canonical call
+	Tree      *Node          `json:"tree,omitzero"`      // the call, to be shown
+	Fields    []Field        `json:"fields,omitzero"`
+
+	// NoTemplate says that the operator wrote no sentence for this class: the whole
+	// payload has to be read.
+	NoTemplate bool `json:"no_template,omitzero"`
+
+	Signatures []SignatureView `json:"signatures"`
+	Missing    int             `json:"missing"`             // signatures that it still needs
+	Candidates []string        `json:"candidates,omitzero"` // who may still sign
+	MaySign    bool            `json:"may_sign"`            // whether the viewer may
+	WhyNot     string          `json:"why_not,omitzero"`    // why the viewer may not
+	MayDeny    bool            `json:"may_deny,omitzero"`   // whether the viewer's no would end it
+	OwnAgent   bool            `json:"own_agent,omitzero"`  // the viewer owns the agent and may sign all the same
+	Words      []Segment       `json:"words,omitzero"`      // the agent's own
+	Earlier    string          `json:"earlier,omitzero"`    // the approval of an equal call that ran before
+	Similar    *Similar        `json:"similar,omitzero"`    // the last approved call of the same agent and tool
+	Limits     []LimitView     `json:"limits,omitzero"`     // cumulative limits that it would take from
+}
+
+// A Field is one of the tool's named fields, to be shown.
+type Field struct {
+	Name  string    `json:"name"`
+	Value []Segment `json:"value"`
+}
+
+// A SignatureView is a signature as people see it.
+type SignatureView struct {
+	Person   string    `json:"person"`
+	Decision string    `json:"decision"`
+	Reason   string    `json:"reason,omitzero"`
+	Groups   []string  `json:"groups"`
+	At       time.Time `json:"at"`
+	Digest   string    `json:"digest"`
+	Owner    bool      `json:"owner,omitzero"` // of the agent
+}
+
+// Similar is an earlier approval of the same agent and tool, and what is different
+// now.
+type Similar struct {
+	ID          string                    `json:"id"`
+	State       counterfoil.ApprovalState `json:"state"`
+	Created     time.Time                 `json:"created"`
+	Erased      bool                      `json:"erased,omitzero"` // its call is kept no more: there is nothing to compare with
+	Differences []Difference              `json:"differences,omitzero"`
+	More        int                       `json:"more,omitzero"` // differences beyond those
+}
+
+// A Difference is a place of the call whose value changed.
+type Difference struct {
+	Path   string    `json:"path"` // JSON pointer
+	Before []Segment `json:"before,omitzero"`
+	After  []Segment `json:"after,omitzero"`
+}
+
+// A LimitView is a cumulative limit of the class and what this call takes of it.
+type LimitView struct {
+	Field  string `json:"field"`
+	Window string `json:"window"`
+	Used   string `json:"used"` // by calls that ran within the window
+	Amount string `json:"amount"`
+	Max    string `json:"max"`
+}
+
+// A PersonView is a person as administrators and auditors see them.
+type PersonView struct {
+	Name     string        `json:"name"`
+	Email    string        `json:"email,omitzero"`
+	Groups   []string      `json:"groups,omitzero"`
+	Roles    []string      `json:"roles,omitzero"`
+	Passkeys []PasskeyView `json:"passkeys"`
+	Load     int           `json:"load"`     // approvals that wait for this person among others
+	Approved int           `json:"approved"` // of the last decisions
+	Denied   int           `json:"denied"`
+
+	// Seconds is the median time between opening an approval and signing it, of the
+	// signatures since the last start. Zero when there is none.
+	Seconds float64 `json:"median_seconds,omitzero"`
+}
+
+// A PasskeyView is a passkey as people see it.
+type PasskeyView struct {
+	ID         string             `json:"id"` // credential id, base64url
+	How        string             `json:"how"`
+	Status     counterfoil.Status `json:"status"`
+	AAGUID     string             `json:"aaguid"`
+	Attested   bool               `json:"attested"`
+	BackedUp   bool               `json:"backed_up"`
+	Enrolled   time.Time          `json:"enrolled"`
+	UsableFrom time.Time          `json:"usable_from"` // for irreversible classes
+	Used       time.Time          `json:"used,omitzero"`
+}
