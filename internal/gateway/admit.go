@@ -31,8 +31,17 @@ func (c *call) post() {
 		}
 		return
 	}
+	if c.message.method != nil && c.message.method.ours {
+		c.answerTask()
+		return
+	}
+	if err := c.resume(); err != nil {
+		c.refuse(err)
+		return
+	}
 	c.payload = c.message.arguments()
-	if c.admit(c.decide()) {
+	err = c.decide()
+	if c.waits(err) && c.approve() || !c.waits(err) && c.admit(err) {
 		c.forward()
 	}
 }
@@ -78,7 +87,7 @@ func (c *call) decideTool(name string) error {
 	}
 	// A person is asked to approve only what is pinned, so this comes before
 	// approval_required is said.
-	def, pinErr := c.checkPin(c.r.Context(), name, c.tier)
+	def, pinErr := c.checkPin(c.ctx, name, c.tier)
 	c.def = def
 	if pinErr != nil {
 		return pinErr
@@ -95,13 +104,16 @@ func (c *call) decideTool(name string) error {
 			err = counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", name)
 		}
 	}
-	if (err == nil || counterfoil.CodeOf(err) == counterfoil.ApprovalRequired) && c.judged && def != nil {
+	if err != nil && !isCode(err, counterfoil.ApprovalRequired) || def == nil {
+		return err
+	}
+	if c.judged {
 		// Nobody is asked to approve what the upstream would not take either.
 		if misfit := c.judgeable(name, def); misfit != nil {
 			return misfit
 		}
 	}
-	if err == nil && eraOf(c.revision) == modern && def != nil {
+	if eraOf(c.revision) == modern && c.r != nil {
 		if err := c.checkMirrors(def); err != nil {
 			return framed(err)
 		}
@@ -114,7 +126,7 @@ func (c *call) decideTool(name string) error {
 // 2026-07-28 lets a client add in answer to the upstream's questions (Multi
 // Round-Trip Requests), which may be the amount itself.
 func (c *call) judgeable(name string, def *seen) error {
-	for _, more := range []string{"inputResponses", "requestState"} {
+	for _, more := range []string{inputResponses, requestState} {
 		if find(c.message.params, more) != nil {
 			return counterfoil.Refuse(counterfoil.PolicyForbids, "the arguments of %s decide whether it may be called, and %s adds to them what no rule reads", name, more)
 		}
@@ -157,7 +169,7 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 		Arguments: arguments,
 		Source:    c.source,
 	}, c.now)
-	c.class, c.tier, c.judged = d.Class, d.Tier, d.Judged
+	c.class, c.tier, c.judged, c.fields = d.Class, d.Tier, d.Judged, d.Fields
 	return d.Err()
 }
 
@@ -175,7 +187,7 @@ func (c *call) record(why error) bool {
 	}
 	// The client may go away while the entry is on its way; then it is durable
 	// all the same and its end follows, so we do not leave half of it behind.
-	if err := c.gateway.cfg.Recorder.Decide(context.WithoutCancel(c.r.Context()), e, c.payload); err != nil {
+	if err := c.gateway.cfg.Recorder.Decide(context.WithoutCancel(c.ctx), e, c.payload); err != nil {
 		err = recordFault(err)
 		c.count(c.gateway.cfg.Answered, err)
 		c.fail(err)
@@ -193,8 +205,8 @@ func (c *call) entry() *ledger.Entry {
 		JKT: c.caller.JKT, Binding: c.caller.Binding, TokenJTI: c.caller.TokenID, Proof: c.caller.Proof,
 		Epoch: c.caller.Epoch, Actors: c.caller.Actors, Task: c.caller.Task,
 		Resource: c.resource.Name, Tool: c.toolName(), Class: c.class, Scope: c.caller.Scope,
-		PolicyDigest: c.policy.Digest(),
-		Source:       ledger.Source{Environment: c.caller.Environment},
+		PolicyDigest: c.policy.Digest(), Approval: c.approval,
+		Source: ledger.Source{Environment: c.caller.Environment},
 	}
 	if c.caller.Subject != c.caller.Agent {
 		e.OnBehalfOf = c.caller.Subject
@@ -222,7 +234,7 @@ func (c *call) entry() *ledger.Entry {
 func (c *call) toolName() string {
 	name := c.message.name
 	switch {
-	case c.r.Method != http.MethodPost:
+	case c.r != nil && c.r.Method != http.MethodPost:
 		name = c.r.Method
 	case c.message.kind == answer:
 		name = "answer"
@@ -239,7 +251,7 @@ func (c *call) toolName() string {
 // lastLook asks about revocation after the decision is durable and right before
 // it has an effect. A decision that finds its caller revoked ends here.
 func (c *call) lastLook() bool {
-	err := c.gateway.cfg.Revocation.Revoked(c.r.Context(), c.caller)
+	err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.caller)
 	if err == nil {
 		return true
 	}
@@ -273,7 +285,13 @@ func (c *call) finish(o outcome) {
 		Resource: c.resource.Name, Tool: c.decided.Tool, Of: c.decided.Index, Outcome: o.name, Code: o.code,
 		LatencyUS: c.gateway.cfg.Now().Sub(c.decidedAt).Microseconds(),
 	}
-	if err := c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.r.Context()), e); err != nil {
+	var err error
+	if c.spent != nil {
+		err = c.finishSpent(e, o)
+	} else {
+		err = c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.ctx), e)
+	}
+	if err != nil {
 		c.gateway.cfg.Log.Error("recording how a call ended", "request_id", c.id, "entry", c.decided.Index, "outcome", o.name, "err", err)
 		c.count(c.gateway.cfg.Answered, recordFault(err))
 	}

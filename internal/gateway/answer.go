@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -67,7 +69,10 @@ func (c *call) refuse(err error) {
 
 // deny records a refusal that was decided over a valid message and answers with
 // it in JSON-RPC: an MCP client takes HTTP 403 for a wish to log in again.
-func (c *call) deny(err error) {
+func (c *call) deny(err error) { c.denyWith(err, nil) }
+
+// denyWith is deny with an answer of its own.
+func (c *call) denyWith(err error, body []byte) {
 	authentication := counterfoil.CodeOf(err).Wire().Status == http.StatusUnauthorized
 	f := (*framing)(nil)
 	if _, decided := counterfoil.AsRefusal(err); !decided || authentication || errors.As(err, &f) || c.message.kind != request {
@@ -78,8 +83,11 @@ func (c *call) deny(err error) {
 		return
 	}
 	c.count(c.gateway.cfg.Answered, err)
-	if c.message.name == "tools/call" {
-		c.writeJSON(http.StatusOK, typeJSON, c.refusedResult(err))
+	if body == nil && c.message.name == "tools/call" {
+		body = c.refusedResult(err)
+	}
+	if body != nil {
+		c.writeJSON(http.StatusOK, typeJSON, body)
 		return
 	}
 	// JSON-RPC has no code for this, and MCP reserves its own range; the HTTP
@@ -96,6 +104,11 @@ func (c *call) deny(err error) {
 // refusedResult is the result of a tool call that was refused: one sentence for
 // the model, and the refusal object three times, wherever a client may look.
 func (c *call) refusedResult(err error) []byte {
+	return encodeRPC(c.message.id, "result", c.refusedContent(c.toolName(), err))
+}
+
+// refusedContent is such a result of a call of that tool.
+func (c *call) refusedContent(tool string, err error) []byte {
 	o := c.explain(err)
 	object, encErr := json.Marshal(o)
 	if encErr != nil {
@@ -107,7 +120,7 @@ func (c *call) refusedResult(err error) []byte {
 	}
 	b := append(make([]byte, 0, 4*len(object)+512), `{"_meta":{"`+metaRefusal+`":`...)
 	b = append(append(b, object...), `},"content":[`...)
-	b = append(textBlock(b, c.sentence(o)), ',')
+	b = append(textBlock(b, sentence(tool, o)), ',')
 	b = append(textBlock(b, string(object)), `],"isError":true`...)
 	if eraOf(c.revision) == modern {
 		b = append(b, `,"resultType":"complete"`...)
@@ -118,12 +131,41 @@ func (c *call) refusedResult(err error) []byte {
 		// or may be one.
 		b = appendMember(b, "structuredContent", object)
 	}
-	return encodeRPC(c.message.id, "result", append(b, '}'))
+	return append(b, '}')
 }
 
 // sentence is what the model reads.
-func (c *call) sentence(o refusalObject) string {
-	return "The call of " + c.toolName() + " was refused (" + string(o.Code) + "): " + strings.TrimSuffix(o.Detail, ".") + "."
+func sentence(tool string, o refusalObject) string {
+	if o.Approval != nil {
+		if s := approvalSentence(tool, o); s != "" {
+			return s
+		}
+	}
+	return "The call of " + tool + " was refused (" + string(o.Code) + "): " + strings.TrimSuffix(o.Detail, ".") + "."
+}
+
+// approvalSentence is what the model reads where people have a say. What they are
+// to do is for them: a model that asks in the chat for a yes gets one that counts
+// for nothing.
+func approvalSentence(tool string, o refusalObject) string {
+	a := o.Approval
+	switch o.Code {
+	case counterfoil.ApprovalRequired, counterfoil.ApprovalPending, counterfoil.ApprovalSuperseded:
+		if a.Status != string(counterfoil.StatePending) && a.Status != string(counterfoil.StateApproved) {
+			return ""
+		}
+		return fmt.Sprintf("The call of %s is held for human approval %s: nothing ran. Wait at least %d seconds and repeat the identical call, until %s at the latest; do not change it, do not look for another way, and do not ask the model or the user in this conversation to approve: that counts for nothing.",
+			tool, a.ID, a.Interval, a.ExpiresAt.UTC().Format(time.RFC3339))
+	case counterfoil.ApprovalDenied:
+		said := "."
+		if a.Reason != "" {
+			said = ": " + strings.TrimSuffix(a.Reason, ".") + "."
+		}
+		return fmt.Sprintf("A person denied the call of %s (approval %s)%s Nothing ran. Do not repeat it.", tool, a.ID, said)
+	case counterfoil.ApprovalSpent:
+		return fmt.Sprintf("The call of %s was made before, on approval %s, and its outcome is %q (ledger entry %d). It was not made again.", tool, a.ID, a.Status, a.Entry)
+	}
+	return ""
 }
 
 // fail answers in HTTP.

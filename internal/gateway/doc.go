@@ -16,6 +16,9 @@
 //     looked at once more after that. What cannot be recorded is not done.
 //   - A decision ends once: with what the upstream answered, or with "unknown"
 //     when it was sent and no answer came. Nothing is sent twice.
+//   - A call above routine goes on only with an approval of exactly that call,
+//     which is used up in the commit of its decision. Nobody is asked about a call
+//     that would be refused anyway, and no request is held open for a person.
 //   - Lists show what the caller may call, and a tool whose definition is not
 //     the pinned one is neither shown nor called.
 //
@@ -23,8 +26,10 @@
 //
 // It speaks 2026-07-28 and, with sessions, 2025-11-25 and 2025-06-18. A request
 // is forwarded in the revision it came in; there is no translation, and what
-// the gateway does not speak itself (extensions, tasks) it does not let client
-// and upstream negotiate behind its back. Sessions are the upstream's: the id
+// the gateway does not speak itself (extensions) it does not let client and
+// upstream negotiate behind its back. The one extension that it speaks, to clients
+// alone, is tasks: those are calls that wait for people, which the gateway makes by
+// itself once they are approved. Sessions are the upstream's: the id
 // that a client holds is the upstream's, sealed to resource, agent and task, so
 // that nothing is kept here and an id is of no use to anybody else.
 //
@@ -32,6 +37,7 @@
 //
 // Whether arguments are good: where they decide, their names and kinds are held
 // against the tool's inputSchema, and all else is the upstream's to judge. What an
-// answer says, and whether it leaks a credential. Resources of type http are not
+// answer says, and whether it leaks a credential. Whether signatures are good, which
+// is for whoever implements Approvals. Resources of type http are not
 // served yet.
 package gateway

@@ -97,7 +97,7 @@ func (c *call) send() (*reply, error) {
 		return nil, &unsentError{err}
 	}
 	era := eraOf(c.revision)
-	return p.do(c.r.Context(), http.MethodPost, c.mirrors(era), c.message.encode(era, c.tier != counterfoil.Routine))
+	return p.do(c.ctx, http.MethodPost, c.mirrors(era), c.message.encode(era, c.tier != counterfoil.Routine))
 }
 
 // mirrors makes the headers that mirror the body, from the body.
@@ -153,6 +153,7 @@ func (c *call) answer(reply *reply) ([]byte, outcome, error) {
 // rewrite returns the client's form of an answer, and how the call ended.
 func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 	if m.Error != nil {
+		c.keep("error", m.Error)
 		return encodeRPC(c.message.id, "error", m.Error), outcome{name: failed}, nil
 	}
 	o := outcome{name: succeeded}
@@ -171,6 +172,7 @@ func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 		}
 		return nil, o, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 	}
+	c.keep("result", result)
 	return encodeRPC(c.message.id, "result", result), o, nil
 }
 
@@ -200,7 +202,9 @@ func (c *call) rejected(reply *reply) (write func(), o outcome) {
 		}
 	}
 	err := fmt.Errorf("the upstream answered with status %d", reply.StatusCode)
-	if reply.StatusCode/100 == 2 {
+	if reply.StatusCode/100 == 2 || c.spent != nil && reply.StatusCode >= 500 {
+		// Of a call that people allowed, an upstream that broke, or a proxy that
+		// lost it, has not said that it did nothing.
 		o, err := c.brokenAnswer(err)
 		return func() { c.failUpstream(err) }, o
 	}
@@ -224,7 +228,9 @@ func (c *call) rejection(reply *reply) ([]byte, bool) {
 	if err != nil || m.Error == nil || c.message.id != nil && !m.answers(c.message.id) {
 		return nil, false
 	}
-	return encodeRPC(c.message.id, "error", onlySpoken(m.Error)), true
+	e := onlySpoken(m.Error)
+	c.keep("error", e)
+	return encodeRPC(c.message.id, "error", e), true
 }
 
 // onlySpoken takes revisions that are not spoken here out of an
@@ -252,7 +258,7 @@ func onlySpoken(e []byte) []byte {
 // outcomeOf says how a call ended that got no answer.
 func (c *call) outcomeOf(err error) outcome {
 	if unsent := (*unsentError)(nil); errors.As(err, &unsent) {
-		if c.r.Context().Err() != nil {
+		if c.ctx.Err() != nil {
 			return outcome{notForwarded, counterfoil.UpstreamUnavailable} // the client went away first
 		}
 		return outcome{unavailable, counterfoil.UpstreamUnavailable}
@@ -261,9 +267,9 @@ func (c *call) outcomeOf(err error) outcome {
 }
 
 // brokenAnswer is how a call ended whose answer came and cannot be read. What
-// is not a tool call can be asked again.
+// is not a tool call, and what nobody had to allow, can be asked again.
 func (c *call) brokenAnswer(err error) (outcome, error) {
-	if c.message.name != "tools/call" {
+	if c.message.name != "tools/call" && c.spent == nil {
 		return outcome{unavailable, counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 	}
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}, counterfoil.NewFault(counterfoil.OutcomeUnknown, err)

@@ -86,6 +86,14 @@ type Config struct {
 	// View says what revocation state decisions are made with. Optional.
 	View func() ledger.View
 
+	// Approvals asks people about calls above routine. Optional: without it
+	// every such call is refused (approval_required), and there is nobody to ask.
+	Approvals Approvals
+
+	// ManagementURL is where people log in, without a slash at the end. Optional:
+	// without it no client is asked to send its user there.
+	ManagementURL string
+
 	Transport       http.RoundTripper // optional
 	UpstreamTimeout time.Duration     // of an answer that is not a stream; 60 s when zero
 	BodyTimeout     time.Duration     // until a request's body is there; 30 s when zero
@@ -113,6 +121,7 @@ type Gateway struct {
 	rates    *rates
 	catalogs sync.Map // of *catalog, by the resource's name: the one of its present upstream
 	draining atomic.Bool
+	held     heldCalls
 }
 
 // New makes a gateway.
@@ -153,21 +162,25 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	held, cancel := context.WithCancelCause(context.Background())
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Gateway{
 		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + counterfoil.ResourcePath, sealer: sealer, rates: newRates(cfg.Rate),
+		held: heldCalls{ctx: held, cancel: cancel, draining: make(chan struct{})},
 	}, nil
 }
 
 // Drain ends the streams that would never end by themselves (GET, and
 // subscriptions/listen), so that a server that shuts down waits for calls
-// alone, and records what was only counted. Calls in flight go on. However many
-// agents there is something to tell of, and however slow the store is, it
-// returns after drainLimit: the caller's own limit is still to begin.
+// alone, begins no held call any more, and records what was only counted. Calls
+// in flight go on: the server waits for those of requests, Wait for held ones.
+// However many agents there is something to tell of, and however slow the store
+// is, it returns after drainLimit: the caller's own limit is still to begin.
 func (g *Gateway) Drain() {
 	g.draining.Store(true)
+	g.held.drain()
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	for _, agent := range g.rates.names() {
@@ -184,9 +197,10 @@ func (g *Gateway) panicked(doing string, cause any) error {
 // A call is one request on its way through the gateway.
 type call struct {
 	gateway *Gateway
+	ctx     context.Context // the request's; once an approval is spent it does not end with the client
 	w       http.ResponseWriter
-	r       *http.Request
-	id      string // of the request
+	r       *http.Request // nil where the gateway makes a held call itself
+	id      string        // of the request
 
 	// What decides, as of now: see renew.
 	now      time.Time
@@ -206,17 +220,27 @@ type call struct {
 
 	class     string
 	tier      counterfoil.Tier
-	judged    bool          // the arguments had a part in the decision
-	def       *seen         // of the tool that is called
-	decided   *ledger.Entry // once the decision is durable
+	judged    bool              // the arguments had a part in the decision
+	fields    map[string]string // see policy.Decision
+	def       *seen             // of the tool that is called
+	decided   *ledger.Entry     // once the decision is durable
 	decidedAt time.Time
+
+	// Of a call that a person has to allow: see approve.
+	mark     *mark                 // what our own requestState says, if the client brought one
+	answers  []byte                // inputResponses beside it
+	approval ledger.Approval       // for the entry
+	spent    *counterfoil.Spending // once the approval is used up
+	keeps    bool                  // the answer is kept for whoever may repeat the call
+	kept     []byte                // the answer, see keep
+	overlong bool                  // it is too large to be kept
 }
 
 // ServeHTTP answers one request. The order matters: what costs nothing first,
 // then who asks, then what is asked, and nothing is forwarded before all of it
 // is decided and recorded.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, w: w, r: r, source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
+	c := &call{gateway: g, ctx: r.Context(), w: w, r: r, source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
 	if c.id == "" {
 		c.id = counterfoil.NewID("req_")
 	}
@@ -323,7 +347,8 @@ func (c *call) resolve() error {
 // count, and the token must still be good when it is used.
 func (c *call) renew() error {
 	c.now = c.gateway.cfg.Now()
-	if !c.now.Before(c.caller.Expires) {
+	// The token of a held call was good when the call was accepted.
+	if c.r != nil && !c.now.Before(c.caller.Expires) {
 		return counterfoil.Refuse(counterfoil.TokenExpired, "the access token expired before the request was decided")
 	}
 	return c.reread()

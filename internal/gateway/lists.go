@@ -109,7 +109,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 // routine tool, or of a tool that nobody pinned yet: that one is shown, its
 // call says that it must be pinned.
 func (c *call) samePin(name, digest string, tier counterfoil.Tier) (bool, error) {
-	ctx := context.WithoutCancel(c.r.Context())
+	ctx := context.WithoutCancel(c.ctx)
 	pinned, ok := c.pinned(name, tier)
 	if !ok && tier == counterfoil.Routine {
 		var err error
@@ -160,6 +160,9 @@ func (c *call) transformHello(result jsontext.Value) (jsontext.Value, error) {
 				delete(caps, name)
 			}
 		}
+		if c.message.name == "server/discover" && c.holds() {
+			caps["extensions"] = jsontext.Value(`{"` + extensionTasks + `":{}}`)
+		}
 		if m["capabilities"], err = encodeObject(caps); err != nil {
 			return nil, err
 		}
@@ -209,6 +212,7 @@ func (c *call) sealSession(upstream http.Header) error {
 	}
 	sealed, err := c.gateway.sealer.seal(session{
 		ID: id, Revision: c.revision, Resource: c.resource.Name, Agent: c.caller.Agent, Task: c.caller.Task,
+		Elicits: c.revision == revision20251125 && declares(find(split(find(c.message.params, "capabilities")), "elicitation"), "url"),
 	})
 	if err != nil {
 		return err

@@ -37,6 +37,9 @@ type message struct {
 	hasParams bool
 	hasMeta   bool
 	revision  string // what _meta says; empty when it says nothing
+	words     string // the agent's own, see metaReason
+	tasks     bool   // the client takes a task for a result
+	elicits   bool   // the client sends its user to a URL
 
 	outcome member // of an answer: result or error
 }
@@ -199,6 +202,14 @@ func (m *message) readMeta(meta []byte) error {
 	}
 	m.hasMeta = true
 	for _, e := range split(meta) {
+		if e.name == metaReason {
+			words, ok := text(e.value)
+			if !ok || len(words) > maxWords {
+				return malformed("_meta member %s is a string of at most %d bytes", metaReason, maxWords)
+			}
+			m.words = words
+			continue
+		}
 		want, known := metaKinds[e.name]
 		switch {
 		case !known:
@@ -210,11 +221,20 @@ func (m *message) readMeta(meta []byte) error {
 		case e.name == metaVersion:
 			m.revision, _ = text(e.value)
 		case e.name == metaCapabilities:
+			capabilities := split(e.value)
+			m.tasks = declares(find(capabilities, "extensions"), extensionTasks)
+			m.elicits = declares(find(capabilities, "elicitation"), "url")
 			e.value = keep(e.value, clientCapabilities)
 		}
 		m.meta = append(m.meta, e)
 	}
 	return nil
+}
+
+// declares reports whether an object of capabilities has one of that name.
+func declares(capabilities []byte, name string) bool {
+	v := find(split(capabilities), name)
+	return len(v) > 0 && v[0] == '{'
 }
 
 // target is the value that Mcp-Name mirrors: the name of a tool or prompt, or a
@@ -254,8 +274,8 @@ func (m *message) arguments() []byte {
 func uriArguments(uri []byte) []byte { return join([]member{{"uri", uri}}) }
 
 // encode writes the message that is forwarded: canonical JSON, from the known
-// members alone. Of a strict call only what was decided on goes on: name and
-// arguments, and of _meta what the protocol itself needs.
+// members alone. Of a strict call only what was decided on goes on: name or
+// URI and arguments, and of _meta what the protocol itself needs.
 func (m *message) encode(era era, strict bool) []byte {
 	out := append(make([]byte, 0, 256), '{')
 	if m.kind == answer && m.outcome.name == "error" {
@@ -288,7 +308,7 @@ func (m *message) forwarded(era era, strict bool) []member {
 		switch {
 		case m.name == "initialize" && p.name == "capabilities":
 			p.value = keep(p.value, clientCapabilities)
-		case strict && p.name != "name" && p.name != "arguments":
+		case strict && (p.name == inputResponses || p.name == requestState):
 			continue
 		}
 		params = append(params, p)

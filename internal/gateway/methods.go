@@ -51,6 +51,8 @@ type method struct {
 
 	// result is the member of the result that is a list to filter.
 	result string
+
+	ours bool // answered by the gateway; the upstream never sees it
 }
 
 const theNamedTool = "*"
@@ -87,6 +89,12 @@ var methods = map[string]*method{
 	"prompts/get": {eras: sessions | modern, needs: "name", named: "name", tool: counterfoil.ToolPrompts,
 		params: map[string]byte{"name": '"', "arguments": '{', inputResponses: '{', requestState: '"'}},
 
+	// Tasks are held calls: io.modelcontextprotocol/tasks, 2026-07-28.
+	"tasks/get": {eras: modern, needs: "taskId", named: "taskId", ours: true, params: map[string]byte{"taskId": '"'}},
+	"tasks/update": {eras: modern, needs: "taskId", named: "taskId", ours: true,
+		params: map[string]byte{"taskId": '"', inputResponses: '{'}},
+	"tasks/cancel": {eras: modern, needs: "taskId", named: "taskId", ours: true, params: map[string]byte{"taskId": '"'}},
+
 	"completion/complete": {eras: sessions | modern, needs: "ref",
 		params: map[string]byte{"ref": '{', "argument": '{', "context": '{'}},
 	"logging/setLevel": {eras: sessions, needs: "level", params: map[string]byte{"level": '"'}},
@@ -107,6 +115,10 @@ const (
 	metaClientInfo   = "io.modelcontextprotocol/clientInfo"
 	metaLogLevel     = "io.modelcontextprotocol/logLevel"
 	metaProgress     = "progressToken"
+
+	// metaReason is the agent's own words to whoever has to allow the call. They
+	// are no part of it and stay here.
+	metaReason = "counterfoil/reason"
 )
 
 var metaKinds = map[string]byte{
@@ -117,9 +129,12 @@ var metaKinds = map[string]byte{
 	metaProgress:     '*',
 }
 
+// extensionTasks is the one extension that the gateway speaks, to clients alone.
+const extensionTasks = "io.modelcontextprotocol/tasks"
+
 // Capabilities that the gateway lets client and upstream tell each other. What
-// it does not speak (tasks, extensions, experiments) it hides, so that neither
-// side relies on it.
+// it does not speak (extensions, experiments) it hides, so that neither side
+// relies on it; tasks are its own affair, see tasks.go.
 var (
 	clientCapabilities = map[string]bool{"roots": true, "sampling": true, "elicitation": true}
 	serverCapabilities = map[string]bool{"tools": true, "resources": true, "prompts": true, "completions": true, "logging": true}

@@ -138,7 +138,7 @@ func (c *call) limit() error {
 		time.AfterFunc(tellInterval, func() { g.tell(context.Background(), agent) })
 		// The first of a second has its entry before its answer: a start after
 		// a crash must see that there were some.
-		err := g.cfg.Recorder.Append(c.r.Context(), &ledger.Entry{
+		err := g.cfg.Recorder.Append(c.ctx, &ledger.Entry{
 			Kind: ledger.RefusedAggregate, Agent: agent, Decision: ledger.Refuse, Code: counterfoil.RateLimited,
 			Detail: map[string]any{"began": ledger.FormatTime(g.cfg.Now())},
 		})

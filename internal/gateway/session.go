@@ -23,6 +23,7 @@ type session struct {
 	Resource string `json:"resource"`
 	Agent    string `json:"agent"`
 	Task     string `json:"task,omitzero"`
+	Elicits  bool   `json:"elicits,omitzero"` // the client sends its user to a URL
 }
 
 // maxSession bounds a session id, ours and the upstream's.
@@ -36,31 +37,46 @@ const keySize = 32
 // Who has its key can make a session id for any agent, but still needs that
 // agent's token and proof to use it.
 type sealer struct {
-	aead cipher.AEAD
-	mac  []byte
+	aead  cipher.AEAD
+	marks cipher.AEAD // of requestState, see elicit.go
+	mac   []byte
 }
 
 func newSealer(key []byte) (*sealer, error) {
 	if len(key) < keySize {
 		return nil, fmt.Errorf("the session key has %d bytes, it needs %d", len(key), keySize)
 	}
-	enc, err := hkdf.Key(sha256.New, key, nil, "counterfoil/session/1", keySize)
+	aead, err := deriveAEAD(key, "counterfoil/session/1")
 	if err != nil {
-		return nil, fmt.Errorf("deriving the session key: %w", err)
+		return nil, err
+	}
+	marks, err := deriveAEAD(key, "counterfoil/request-state/1")
+	if err != nil {
+		return nil, err
 	}
 	mac, err := hkdf.Key(sha256.New, key, nil, "counterfoil/event/1", keySize)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the event key: %w", err)
 	}
+	return &sealer{aead, marks, mac}, nil
+}
+
+// deriveAEAD makes a cipher for one purpose: what was sealed for one does not open
+// for another.
+func deriveAEAD(key []byte, purpose string) (cipher.AEAD, error) {
+	enc, err := hkdf.Key(sha256.New, key, nil, purpose, keySize)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key of %s: %w", purpose, err)
+	}
 	block, err := aes.NewCipher(enc)
 	if err != nil {
-		return nil, fmt.Errorf("making the session cipher: %w", err)
+		return nil, fmt.Errorf("making the cipher of %s: %w", purpose, err)
 	}
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		return nil, fmt.Errorf("making the session cipher: %w", err)
+		return nil, fmt.Errorf("making the cipher of %s: %w", purpose, err)
 	}
-	return &sealer{aead, mac}, nil
+	return aead, nil
 }
 
 // seal returns the id for the client: visible ASCII, as MCP 2025-11-25

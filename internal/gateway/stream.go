@@ -69,7 +69,7 @@ func (w *watch) err() error {
 	if w.endless && w.call.gateway.draining.Load() {
 		return errDraining
 	}
-	return w.call.gateway.cfg.Revocation.Revoked(w.call.r.Context(), w.call.caller)
+	return w.call.gateway.cfg.Revocation.Revoked(w.call.ctx, w.call.caller)
 }
 
 func (w *watch) stop() {
@@ -82,10 +82,18 @@ func (w *watch) stop() {
 // stream passes a stream on, event by event, and returns how the call ended.
 // The entry of its end follows the stream.
 func (c *call) stream(reply *reply) outcome {
-	reply.unlimited()
 	endless := c.message.kind != request || c.message.name == "subscriptions/listen"
+	if c.r != nil {
+		reply.unlimited() // what the gateway calls by itself keeps its limit
+	}
 	watch := c.watch(reply, endless)
 	defer watch.stop()
+	if c.spent != nil && c.r != nil {
+		// What people allowed is not broken off because its client went away: the
+		// answer is waited for as that of a held call would be.
+		gone := context.AfterFunc(c.r.Context(), func() { reply.limited(c.gateway.cfg.UpstreamTimeout) })
+		defer gone()
+	}
 
 	out := c.beginStream()
 	defer out.end()
@@ -96,7 +104,7 @@ func (c *call) stream(reply *reply) outcome {
 			err = watch.err()
 		}
 		if err != nil {
-			if endless && (errors.Is(err, io.EOF) || c.r.Context().Err() != nil) {
+			if endless && (errors.Is(err, io.EOF) || c.ctx.Err() != nil) {
 				return outcome{name: succeeded}
 			}
 			return c.cut(reply, err)
@@ -106,7 +114,7 @@ func (c *call) stream(reply *reply) outcome {
 			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "err", err)
 			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
 		}
-		if err := out.write(&ev); err != nil {
+		if err := out.write(&ev); err != nil && c.spent == nil {
 			return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
 		}
 		if last {
@@ -123,7 +131,7 @@ func (c *call) cut(reply *reply, err error) outcome {
 	if r, ok := counterfoil.AsRefusal(err); ok {
 		return outcome{ledger.OutcomeUnknown, r.Code}
 	}
-	if c.r.Context().Err() == nil {
+	if c.ctx.Err() == nil {
 		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "err", err)
 	}
 	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
@@ -295,7 +303,7 @@ func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*
 			err = &unsentError{err}
 		} else {
 			var reply *reply
-			if reply, err = p.do(c.r.Context(), c.r.Method, h, nil); err == nil {
+			if reply, err = p.do(c.ctx, c.r.Method, h, nil); err == nil {
 				defer reply.close()
 				write, o = handle(reply)
 				return

@@ -85,18 +85,21 @@ type peer struct {
 type reply struct {
 	*http.Response
 	ctx    context.Context
-	stop   func() bool             // ends the time limit
+	timer  *time.Timer             // the time limit
 	cancel context.CancelCauseFunc // ends the exchange
 }
 
 func (r *reply) close() {
-	r.stop()
+	r.timer.Stop()
 	r.cancel(context.Canceled)
 	r.Body.Close()
 }
 
 // unlimited lifts the time limit: a stream lives as long as it lives.
-func (r *reply) unlimited() { r.stop() }
+func (r *reply) unlimited() { r.timer.Stop() }
+
+// limited sets the time limit anew, from now.
+func (r *reply) limited(d time.Duration) { r.timer.Reset(d) }
 
 // mediaType returns the answer's media type without parameters.
 func (r *reply) mediaType() string {
@@ -154,7 +157,7 @@ func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, bo
 		res.Body.Close()
 		return fail(fmt.Errorf("the upstream answered with the encoding %q, which was not asked for", enc))
 	}
-	return &reply{res, ctx, timer.Stop, cancel}, nil
+	return &reply{res, ctx, timer, cancel}, nil
 }
 
 // headers makes all the headers that go upstream; nothing is copied from the

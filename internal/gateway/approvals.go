@@ -1,0 +1,414 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// Approvals asks people about calls above routine, and says what became of it.
+// Safe for concurrent use.
+type Approvals interface {
+	// Claim returns what has to be spent for the call to run now. When that is
+	// not there it refuses, and the refusal's Approval is what the call waits for
+	// or was refused with: a call that nobody was asked about is asked about. It
+	// never waits for a person.
+	Claim(ctx context.Context, g counterfoil.GuardedCall) (counterfoil.Spending, error)
+
+	// Spend commits e, a call.decided that allows, together with the use of the
+	// approval, and sets e.Index: of any number of concurrent calls one succeeds.
+	// It refuses what does not hold any more. After any error nothing may follow.
+	Spend(ctx context.Context, s counterfoil.Spending, e *ledger.Entry, payload []byte) error
+
+	// Finish commits e, the call.finished of what was spent, and how it ended.
+	// The result is kept for whoever may repeat the call; nil keeps none.
+	Finish(ctx context.Context, id string, state counterfoil.ApprovalState, result []byte, e *ledger.Entry) error
+
+	// Status returns an approval that this agent asked for in this task; any
+	// other is tool_unknown.
+	Status(ctx context.Context, id string, caller counterfoil.Caller) (counterfoil.Approval, error)
+
+	// Cancel takes back an approval that this agent asked for in this task and
+	// that is not spent. It refuses with the code of the state that it is in.
+	Cancel(ctx context.Context, id string, caller counterfoil.Caller) error
+
+	// StatusOf is what the agent that asked for an approval is shown of it now.
+	StatusOf(a counterfoil.Approval) *counterfoil.ApprovalStatus
+
+	HeldCalls
+}
+
+// HeldCalls are the calls that the gateway makes itself once they are approved.
+type HeldCalls interface {
+	// Held sends the id of each held call when it becomes approved, and of those
+	// that are when it begins. An id may come more than once.
+	Held() <-chan string
+
+	// HeldCall returns a held call's approval; tool_unknown when there is none.
+	HeldCall(ctx context.Context, id string) (counterfoil.Approval, error)
+
+	// GiveUp closes an approved call that may not run as things are now, for a
+	// reason that the agent is told.
+	GiveUp(ctx context.Context, id string, why *counterfoil.Refusal) error
+}
+
+// Headers of a repeated call.
+const (
+	headerApproval = "Counterfoil-Approval" // the approval that it is for
+	headerKey      = "Idempotency-Key"      // draft-ietf-httpapi-idempotency-key-header
+)
+
+const (
+	maxKey   = 255     // bytes of an Idempotency-Key
+	maxWords = 1000    // bytes of the agent's own words
+	maxKept  = 1 << 20 // bytes of an answer that is kept
+
+	// maxSpends bounds how often a call tries to spend what others try to spend too.
+	maxSpends = 3
+)
+
+// waits reports whether a decision is that a person has to allow this very call,
+// and there is somebody to ask.
+func (c *call) waits(err error) bool {
+	if c.gateway.cfg.Approvals == nil || !isCode(err, counterfoil.ApprovalRequired) {
+		return false
+	}
+	switch c.message.name {
+	case "tools/call", "resources/read", "prompts/get":
+		return true
+	}
+	return false // a subscription is nothing that happens once
+}
+
+func isCode(err error, code counterfoil.Code) bool {
+	return err != nil && counterfoil.CodeOf(err) == code
+}
+
+// approve uses up the call's approval, with the decision, and reports whether the
+// call may be forwarded now. Where not, it is answered: with what it waits for, or
+// why it does not run. Nothing is held open for a person.
+func (c *call) approve() bool {
+	g, err := c.guardedCall()
+	if err != nil {
+		c.deny(err)
+		return false
+	}
+	s, err := c.claim(&g)
+	if err == nil {
+		err = c.spend(&g, s)
+	}
+	if err != nil {
+		c.unapproved(&g, err)
+		return false
+	}
+	return c.lastLook()
+}
+
+// guardedCall is the call as people are asked about it. Two headers and a member of
+// _meta have a part in that and in nothing else, so they are read here.
+func (c *call) guardedCall() (counterfoil.GuardedCall, error) {
+	g := counterfoil.GuardedCall{
+		RequestID: c.id, Caller: c.caller, Source: c.source, Tool: c.toolID(), Class: c.class, Fields: c.fields,
+		Held:  c.message.tasks && c.message.name == "tools/call" && eraOf(c.revision) == modern,
+		Words: c.message.words,
+	}
+	if c.def != nil {
+		g.ToolDigest = c.def.digest
+	}
+	for _, more := range []string{inputResponses, requestState} {
+		if find(c.message.params, more) != nil {
+			// What is approved is what is forwarded, and these are not.
+			return g, counterfoil.Refuse(counterfoil.PolicyForbids, "a person has to allow this call, and %s adds to it what nobody would see", more)
+		}
+	}
+	var err error
+	if g.Call, err = c.object().encode(); err != nil {
+		return g, err
+	}
+	if err := c.repeats(&g); err != nil {
+		return g, err
+	}
+	return g, c.resumed(&g)
+}
+
+// repeats reads which earlier call this one repeats.
+func (c *call) repeats(g *counterfoil.GuardedCall) error {
+	if c.r == nil {
+		return nil
+	}
+	id, there, err := headerValue(c.r.Header, headerApproval)
+	switch {
+	case err != nil:
+		return framed(err)
+	case there && !isApprovalID(id):
+		return framed(counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s is no approval's id: %.64q", headerApproval, id))
+	}
+	g.Named = id
+	key, there, err := headerValue(c.r.Header, headerKey)
+	switch {
+	case err != nil:
+		return framed(err)
+	case there && !isKey(key):
+		return framed(counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s is 1 to %d visible ASCII characters", headerKey, maxKey))
+	}
+	g.Key = key
+	return nil
+}
+
+const approvalPrefix = "apr_"
+
+// isApprovalID reports whether s has the form of an approval's id: what NewID makes.
+func isApprovalID(s string) bool {
+	if len(s) != len(approvalPrefix)+26 || s[:len(approvalPrefix)] != approvalPrefix {
+		return false
+	}
+	for _, c := range s[len(approvalPrefix):] {
+		if (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return true
+}
+
+func isKey(s string) bool {
+	if s == "" || len(s) > maxKey {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < 0x21 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// claim asks for the approval, and notes it for the record when there is one that
+// cannot be spent.
+func (c *call) claim(g *counterfoil.GuardedCall) (counterfoil.Spending, error) {
+	s, err := c.gateway.cfg.Approvals.Claim(c.ctx, *g)
+	if r, ok := counterfoil.AsRefusal(err); ok && r.Approval != nil {
+		c.approval = ledger.Approval{ID: r.Approval.ID, State: r.Approval.Status}
+	}
+	return s, err
+}
+
+// spend commits the decision and the use of the approval at once. A crash right
+// after it leaves a decision without an end: the next start ends both as unknown,
+// and the call is not made again.
+func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
+	c.approval = ledger.Approval{ID: s.Approval, State: string(counterfoil.StateApproved), Signers: s.Signers}
+	if err := c.anew(); err != nil {
+		return err
+	}
+	a, err := c.gateway.cfg.Approvals.Status(c.ctx, s.Approval, c.caller)
+	if err != nil {
+		return err
+	}
+	e, err := c.commitSpending(g, &s)
+	if err != nil {
+		return err
+	}
+	c.decided, c.decidedAt, c.spent = e, c.gateway.cfg.Now(), &s
+	c.keeps = a.Key != "" || a.Held
+	if c.r != nil {
+		c.ctx = context.WithoutCancel(c.ctx) // a client that leaves breaks nothing off
+	}
+	return nil
+}
+
+// commitSpending spends. A refusal says what was so at its moment, and perhaps of a
+// winner whose own commit is still on its way: what became of the approval is asked
+// again, and where it is still there, so is the chance to spend it.
+func (c *call) commitSpending(g *counterfoil.GuardedCall, s *counterfoil.Spending) (*ledger.Entry, error) {
+	for attempt := 1; ; attempt++ {
+		e := c.entry()
+		e.Decision, e.Approval.State = ledger.Allow, string(counterfoil.StateSpent)
+		err := c.gateway.cfg.Approvals.Spend(context.WithoutCancel(c.ctx), *s, e, c.payload)
+		if err == nil {
+			return e, nil
+		}
+		if _, refused := counterfoil.AsRefusal(err); !refused {
+			return nil, recordFault(err)
+		}
+		again, closed := c.claim(g)
+		switch {
+		case closed != nil:
+			return nil, closed
+		case !isCode(err, counterfoil.ApprovalSpent) || attempt == maxSpends || again.Approval != s.Approval:
+			return nil, err
+		}
+		*s = again
+	}
+}
+
+// anew decides once more when what decides is not what it was: a policy that was
+// applied while signatures were verified counts.
+func (c *call) anew() error {
+	if !c.stale() {
+		return nil
+	}
+	tier := c.tier
+	if err := c.renew(); err != nil {
+		return err
+	}
+	err := c.decideOn(c.toolID().Tool, c.payload)
+	switch {
+	case err != nil && !isCode(err, counterfoil.ApprovalRequired):
+		return err
+	case err == nil || c.tier != tier:
+		return counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", c.toolID())
+	}
+	return nil
+}
+
+// unapproved records why the call does not run now and answers.
+func (c *call) unapproved(g *counterfoil.GuardedCall, err error) {
+	body, lookErr := c.unapprovedBody(g, err)
+	if lookErr != nil {
+		err, body = lookErr, nil
+	}
+	c.denyWith(err, body)
+}
+
+// unapprovedBody returns how the client is told, nil for as usual.
+func (c *call) unapprovedBody(g *counterfoil.GuardedCall, why error) ([]byte, error) {
+	r, ok := counterfoil.AsRefusal(why)
+	if !ok || r.Approval == nil {
+		return nil, nil
+	}
+	open := r.Approval.Status == string(counterfoil.StatePending) || r.Approval.Status == string(counterfoil.StateApproved)
+	if !open && r.Code != counterfoil.ApprovalSpent || open && !g.Held && !c.elicits() {
+		return nil, nil
+	}
+	a, err := c.gateway.cfg.Approvals.Status(c.ctx, r.Approval.ID, c.caller)
+	if isCode(err, counterfoil.ToolUnknown) {
+		return nil, nil // it was dropped just now
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Code == counterfoil.ApprovalSpent:
+		if a.Result == nil || (a.Key == "" || a.Key != g.Key) && (!a.Held || g.Named != a.ID) {
+			return nil, nil
+		}
+		return c.storedAnswer(a.Result, why)
+	case g.Held && a.Held:
+		return c.created(&a, why)
+	case c.elicits() && !c.dismissed():
+		return c.elicitation(&a, g, why)
+	}
+	return nil, nil
+}
+
+// keep notes the answer of a call that may be repeated: the member that it is of
+// the JSON-RPC message, as the client gets it.
+func (c *call) keep(name string, value []byte) {
+	if !c.keeps || c.spent == nil {
+		return
+	}
+	if c.kept, c.overlong = nil, len(value) > maxKept; c.overlong {
+		return
+	}
+	c.kept = append(appendMember([]byte{'{'}, name, value), '}')
+}
+
+// storedAnswer is the answer that an earlier call got, and says that this one did
+// not run.
+func (c *call) storedAnswer(kept []byte, why error) ([]byte, error) {
+	m, err := members(kept)
+	if err != nil {
+		return nil, err
+	}
+	object, err := json.Marshal(c.explain(why))
+	if err != nil {
+		return nil, err
+	}
+	if e := m["error"]; e != nil {
+		inner, err := members(e)
+		if err != nil {
+			return nil, err
+		}
+		if inner["data"] == nil {
+			inner["data"] = jsontext.Value(join([]member{{metaRefusal, object}}))
+		}
+		if e, err = encodeObject(inner); err != nil {
+			return nil, err
+		}
+		return encodeRPC(c.message.id, "error", e), nil
+	}
+	result, err := withMeta(m["result"], metaRefusal, object)
+	if err != nil {
+		return nil, err
+	}
+	return encodeRPC(c.message.id, "result", result), nil
+}
+
+// withMeta adds a member to a result's _meta.
+func withMeta(result jsontext.Value, name string, value []byte) (jsontext.Value, error) {
+	m, err := members(result)
+	if err != nil {
+		return nil, err
+	}
+	meta := map[string]jsontext.Value{}
+	if old := m["_meta"]; old != nil && old.Kind() == '{' {
+		if meta, err = members(old); err != nil {
+			return nil, err
+		}
+	}
+	meta[name] = value
+	if m["_meta"], err = encodeObject(meta); err != nil {
+		return nil, err
+	}
+	return encodeObject(m)
+}
+
+// stateOf is how an approval ends whose call ended so.
+func stateOf(o outcome) counterfoil.ApprovalState {
+	switch o.name {
+	case succeeded:
+		return counterfoil.StateSucceeded
+	case failed, inputRequired, unavailable, notForwarded:
+		// An upstream that asks for more before it acts has not acted, and nobody
+		// can answer it: see judgeable.
+		return counterfoil.StateFailed
+	}
+	return counterfoil.StateIndeterminate
+}
+
+// finishSpent ends the decision and the approval at once.
+func (c *call) finishSpent(e *ledger.Entry, o outcome) error {
+	state := stateOf(o)
+	e.Approval = ledger.Approval{ID: c.spent.Approval, State: string(state)}
+	if c.overlong {
+		e.Detail = map[string]any{"answer": "too large to be kept"}
+	}
+	if state == counterfoil.StateIndeterminate {
+		// Nobody knows how it ended: what came of it is no answer to go by.
+		c.kept = nil
+	} else if c.kept == nil && c.r == nil && !c.overlong && o.code != "" {
+		// Nobody waits for the answer of a held call; it is asked for later.
+		c.kept = append(appendMember([]byte{'{'}, "result", c.refusedContent(c.toolName(), c.faultOf(o.code))), '}')
+	}
+	return c.gateway.cfg.Approvals.Finish(context.WithoutCancel(c.ctx), c.spent.Approval, state, c.kept, e)
+}
+
+// faultOf is an error under a code that says what the code means.
+func (c *call) faultOf(code counterfoil.Code) error {
+	if code.Wire().Fault {
+		return counterfoil.NewFault(code, errors.New("a held call ended so"))
+	}
+	return counterfoil.Refuse(code, "%s", code.Wire().Meaning)
+}
+
+// nobody is who a held call is answered to. Its answer is kept.
+type nobody struct{ header http.Header }
+
+func (n nobody) Header() http.Header         { return n.header }
+func (n nobody) Write(b []byte) (int, error) { return len(b), nil }
+func (n nobody) WriteHeader(int)             {}

@@ -1,0 +1,19 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/counterfoil/counterfoil"
+)
+
+// ServeAs answers a POST as from a caller that was verified elsewhere: tokens of
+// agents that act for a user do not exist yet.
+func (g *Gateway) ServeAs(w http.ResponseWriter, r *http.Request, caller counterfoil.Caller) {
+	c := &call{gateway: g, ctx: r.Context(), w: w, r: r, source: g.cfg.Source(r), id: counterfoil.NewID("req_")}
+	if err := c.screen(); err != nil {
+		c.fail(err)
+		return
+	}
+	c.caller = caller
+	c.post()
+}
