@@ -228,6 +228,7 @@ type ApprovalFilter struct {
 	Signer     string // a person who signed
 	Held       bool   // those alone that the gateway is to call itself
 	Erasable   bool   // those alone that still hold something to erase
+	Brief      bool   // without Call and Result, which may be large
 	Limit      int    // 100 when zero
 }
 

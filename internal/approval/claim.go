@@ -52,7 +52,7 @@ func (e *Engine) Claim(ctx context.Context, c counterfoil.GuardedCall) (counterf
 		return counterfoil.Spending{}, err
 	}
 	if a.ID == "" {
-		return counterfoil.Spending{}, e.ask(ctx, cl, earlier)
+		return counterfoil.Spending{}, e.askFirst(ctx, cl, earlier)
 	}
 	switch state := stateAt(&a, cl.now); {
 	case !state.Open():
@@ -92,11 +92,6 @@ func (e *Engine) find(ctx context.Context, cl *claim) (a counterfoil.Approval, e
 		return a, "", err
 	}
 	a, earlier = cl.choose(equal)
-	if a.ID == "" {
-		if a, err = e.ofAnotherDefinition(ctx, cl); err != nil || a.ID != "" {
-			return a, "", err
-		}
-	}
 	if a.ID == "" && cl.Key != "" {
 		// What was erased has no digest any more. A key that ran does not run again.
 		f.CallDigest, f.Key = "", cl.Key
@@ -223,10 +218,21 @@ func codeOf(s counterfoil.ApprovalState) counterfoil.Code {
 	return counterfoil.ApprovalRevoked
 }
 
+// ended says how a call ended that ran.
+func ended(s counterfoil.ApprovalState) string {
+	switch s {
+	case counterfoil.StateSpent:
+		return "is under way"
+	case counterfoil.StateIndeterminate:
+		return "may or may not have happened"
+	}
+	return string(s)
+}
+
 func sentenceOf(a *counterfoil.Approval, state counterfoil.ApprovalState) string {
 	switch {
 	case state.Ran():
-		return fmt.Sprintf("approval %s was used, and the call that it was for is %s; it does not run again", a.ID, state)
+		return fmt.Sprintf("approval %s was used, and its call %s; it does not run again", a.ID, ended(state))
 	case state == counterfoil.StateDenied:
 		return fmt.Sprintf("a person said no to approval %s", a.ID)
 	case state == counterfoil.StateApproved:
@@ -241,6 +247,32 @@ func (e *Engine) refuse(a *counterfoil.Approval, code counterfoil.Code, format s
 	r.Approval = e.StatusOf(*a)
 	r.Approval.Attached = code == counterfoil.ApprovalPending
 	return r
+}
+
+// askFirst asks about a call of which nothing is known, or only under another definition
+// of its tool: then what was asked before is superseded, so that nobody signs what cannot
+// run. It is looked for once there is a new approval, so that a flood of calls that are
+// refused costs no more for it.
+func (e *Engine) askFirst(ctx context.Context, cl *claim, earlier string) error {
+	err := e.ask(ctx, cl, earlier)
+	r, ok := counterfoil.AsRefusal(err)
+	if !ok || r.Code != counterfoil.ApprovalRequired {
+		return err
+	}
+	before, readErr := e.ofAnotherDefinition(ctx, cl)
+	switch {
+	case readErr != nil:
+		return readErr
+	case before.ID == "":
+		return err
+	}
+	if closeErr := e.close(ctx, &before, counterfoil.StateSuperseded, "", "the tool changed"); closeErr != nil {
+		if _, over := counterfoil.AsRefusal(closeErr); !over {
+			return closeErr
+		}
+		return err // something else ended it first
+	}
+	return superseded(r)
 }
 
 // ask keeps a new approval and returns the refusal that says so. An equal call that
@@ -264,7 +296,13 @@ func (e *Engine) ask(ctx context.Context, cl *claim, earlier string) error {
 	return e.refuse(&kept, counterfoil.ApprovalRequired, "%s: %s", kept.ID, wantedOf(&kept))
 }
 
-func wantedOf(a *counterfoil.Approval) string { return wanted(&a.Rule) + " has to say yes" }
+// wantedOf says to the agent how many have to say yes, and not who may.
+func wantedOf(a *counterfoil.Approval) string {
+	if a.Rule.Required == 1 {
+		return "a person has to say yes to exactly this call"
+	}
+	return fmt.Sprintf("%d people have to say yes to exactly this call", a.Rule.Required)
+}
 
 // newApproval makes an approval of a call, with everything that is going to be signed.
 func (e *Engine) newApproval(cl *claim, earlier string) (counterfoil.Approval, *ledger.Entry, error) {
@@ -377,6 +415,11 @@ func (e *Engine) askAnew(ctx context.Context, cl *claim) error {
 	if !ok || r.Approval == nil {
 		return err
 	}
+	return superseded(r)
+}
+
+// superseded says of a new approval that it is in the place of another.
+func superseded(r *counterfoil.Refusal) error {
 	anew := counterfoil.Refuse(counterfoil.ApprovalSuperseded,
 		"what was asked about is not what would run now; people are asked again, with approval %s", r.Approval.ID)
 	anew.Approval = r.Approval

@@ -36,6 +36,7 @@ const (
 	defaultMaxPending = 20
 	defaultWindow     = 15 * time.Minute // to decide, where the class says nothing
 	useWindow         = 5 * time.Minute  // to use what was approved
+	fetchWindow       = 15 * time.Minute // to fetch the answer of a call that ran, before it is erased
 	ceremonyLife      = 5 * time.Minute
 	coolingTime       = 24 * time.Hour // of passkeys that were added or reset, for irreversible classes
 	codeLife          = 24 * time.Hour // of a person's enrolment code

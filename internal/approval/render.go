@@ -71,7 +71,7 @@ func (cl *claim) render(earlier string) Rendering {
 		r.Fields[name] = cut(value, maxShown)
 	}
 	r.Sentence = plain(sentence(r.Template, r.Fields))
-	r.Why = fmt.Sprintf("%s is of class %s, which is %s: %s has to say yes", r.Tool, r.Class, r.Tier, wanted(&r.Rule))
+	r.Why = fmt.Sprintf("%s is of class %s, which is %s: %s", r.Tool, r.Class, r.Tier, wanted(&r.Rule))
 	if r.Tier <= counterfoil.Irreversible {
 		r.Irrevocable = fmt.Sprintf("What class %s does cannot be undone.", r.Class)
 	}
@@ -120,17 +120,17 @@ func wanted(rule *counterfoil.ApprovalRule) string {
 	for _, any := range rule.Groups {
 		parts = append(parts, strings.Join(any, " or "))
 	}
-	n := "one person"
+	n, yes := "one person", " has to say yes"
 	if rule.Required > 1 {
-		n = fmt.Sprintf("each of %d people", rule.Required)
+		n, yes = fmt.Sprintf("%d people", rule.Required), " have to say yes"
 	}
 	switch len(parts) {
 	case 0:
-		return n
+		return n + yes
 	case 1:
-		return n + " of " + parts[0]
+		return n + " of " + parts[0] + yes
 	}
-	return fmt.Sprintf("%s, one for each of (%s)", n, strings.Join(parts, ") and ("))
+	return fmt.Sprintf("%s%s, one for each of (%s)", n, yes, strings.Join(parts, ") and ("))
 }
 
 // sentence puts the fields into the operator's template: {{.name}} is the field of

@@ -55,7 +55,7 @@ func TestWhatPeopleAreShown(t *testing.T) {
 	r := v.Rendering
 	if plain(v.Sentence) != "Pay 250 ⟨absent⟩ to DЕ1" || r.Owner != "ana" || r.OnBehalfOf != "cy" || r.Purpose != "monthly payroll run" ||
 		r.Environment != "prod" || r.Tier != counterfoil.Irreversible || !strings.Contains(r.Irrevocable, "cannot be undone") ||
-		!strings.Contains(r.Why, "each of 2 people of finance") || !slices.Contains(r.Absent, "fields/currency") || !slices.Contains(r.Absent, "actors") {
+		!strings.Contains(r.Why, "2 people of finance have to say yes") || !slices.Contains(r.Absent, "fields/currency") || !slices.Contains(r.Absent, "actors") {
 		t.Errorf("the rendering is %+v", r)
 	}
 	if !strings.Contains(seen(v.Sentence), "?DЕ1?") {
@@ -198,6 +198,28 @@ func TestSweep(t *testing.T) {
 		t.Error("a sweep that does nothing is recorded")
 	}
 	w.checkLog()
+}
+
+// A call that ran late leaves its answer for as long as it takes to fetch it.
+func TestAnswersWaitToBeFetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.enrol("bo")
+	late := w.pay("100", "DE1", of("reset", "credential-reset"), keyed("k1"))
+	id := w.ask(late)
+	w.clock.Advance(14 * time.Minute)
+	w.approve(id, "bo")
+	w.run(late)
+	w.clock.Advance(14 * time.Minute) // far beyond the deadline
+	wantDone(t, w.Sweep(t.Context()))
+	if len(w.approval(id).Result) == 0 {
+		t.Fatal("the answer went before it could be fetched")
+	}
+	w.clock.Advance(time.Minute)
+	wantDone(t, w.Sweep(t.Context()))
+	if len(w.approval(id).Result) != 0 {
+		t.Error("the answer stays")
+	}
 }
 
 func TestPeople(t *testing.T) {

@@ -63,7 +63,7 @@ func (e *Engine) Inbox(ctx context.Context, person string) ([]View, error) {
 
 // pending returns what waits for people at this moment.
 func (e *Engine) pending(ctx context.Context) ([]counterfoil.Approval, error) {
-	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{States: []counterfoil.ApprovalState{counterfoil.StatePending}, Limit: 10_000})
+	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{States: []counterfoil.ApprovalState{counterfoil.StatePending}, Brief: true, Limit: 10_000})
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +71,17 @@ func (e *Engine) pending(ctx context.Context) ([]counterfoil.Approval, error) {
 	return slices.DeleteFunc(list, func(a counterfoil.Approval) bool { return stateAt(&a, now) != counterfoil.StatePending }), nil
 }
 
+// listed is how many approvals a list has where nobody says how many.
+const listed = 100
+
 // List returns the approvals that a viewer may see, newest first, without their calls.
 func (e *Engine) List(ctx context.Context, viewer string, f counterfoil.ApprovalFilter) ([]View, error) {
+	most := f.Limit
+	if most <= 0 {
+		most = listed
+	}
+	// What the viewer may not see does not count among those that are asked for.
+	f.Brief, f.Limit = true, max(most, 10_000)
 	list, err := e.store.Approvals(ctx, f)
 	if err != nil {
 		return nil, err
@@ -82,6 +91,9 @@ func (e *Engine) List(ctx context.Context, viewer string, f counterfoil.Approval
 	out := []View{}
 	for i := range list {
 		a := &list[i]
+		if len(out) == most {
+			break
+		}
 		if !sees(reg, a, viewer) {
 			continue
 		}
@@ -175,7 +187,7 @@ func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer
 		v.OwnAgent = owns(reg, a, reg.People[viewer])
 	}
 	if _, err := maySign(reg, a, viewer, counterfoil.DecisionDeny); viewer != "" && err == nil {
-		v.MayDeny = !slices.ContainsFunc(v.Signatures, func(s SignatureView) bool { return s.Person == viewer })
+		v.MayDeny = true // who said yes may still say no
 	}
 	return v
 }
@@ -215,7 +227,7 @@ func (e *Engine) limits(ctx context.Context, class *counterfoil.Class, a *counte
 // and what is different now.
 func (e *Engine) similar(ctx context.Context, a *counterfoil.Approval) (*Similar, error) {
 	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{
-		Kind: counterfoil.ApprovalOfCall, Agent: a.Caller.Agent,
+		Kind: counterfoil.ApprovalOfCall, Agent: a.Caller.Agent, Brief: true,
 		States: []counterfoil.ApprovalState{
 			counterfoil.StateApproved, counterfoil.StateSpent, counterfoil.StateSucceeded, counterfoil.StateFailed, counterfoil.StateIndeterminate,
 		},
@@ -228,9 +240,13 @@ func (e *Engine) similar(ctx context.Context, a *counterfoil.Approval) (*Similar
 		if b.ID == a.ID || b.Tool != a.Tool || b.Created.After(a.Created) {
 			continue
 		}
-		s := &Similar{ID: b.ID, State: stateAt(b, e.now()), Created: b.Created, Erased: len(b.Call) == 0}
+		whole, _, err := e.store.Approval(ctx, b.ID)
+		if err != nil {
+			return nil, err
+		}
+		s := &Similar{ID: b.ID, State: stateAt(b, e.now()), Created: b.Created, Erased: len(whole.Call) == 0}
 		if !s.Erased {
-			if s.Differences, s.More, err = differences(b.Call, a.Call); err != nil {
+			if s.Differences, s.More, err = differences(whole.Call, a.Call); err != nil {
 				return nil, err
 			}
 		}
@@ -342,7 +358,7 @@ func (e *Engine) personView(ctx context.Context, name string, waiting []counterf
 			v.Load++
 		}
 	}
-	signed, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{Signer: name})
+	signed, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{Signer: name, Brief: true})
 	if err != nil {
 		return PersonView{}, err
 	}

@@ -35,13 +35,24 @@ func TestANoEndsIt(t *testing.T) {
 	if len(closed) != 1 || closed[0].Approval.State != "denied" || closed[0].Actor != "cy" {
 		t.Errorf("approval.closed: %+v", closed)
 	}
+	// Who said yes may still say no.
+	regretted := w.ask(w.pay("100", "DE3"))
+	w.approve(regretted, "bo")
+	if v, err := w.View(t.Context(), "bo", regretted); err != nil || v.MaySign || !v.MayDeny {
+		t.Errorf("who said yes may sign %t, deny %t: %v", v.MaySign, v.MayDeny, err)
+	}
+	_, err = w.sign(regretted, "bo", counterfoil.DecisionApprove, "")
+	wantRefused(t, err, counterfoil.ApproverNotDistinct)
+	if state, err := w.sign(regretted, "bo", counterfoil.DecisionDeny, "on second thoughts"); err != nil || state != counterfoil.StateDenied {
+		t.Errorf("a no after a yes: %s, %v", state, err)
+	}
 	// Another call is asked about; the same one only after the deadline.
 	w.ask(w.pay("100", "DE2"))
 	w.clock.Advance(15 * time.Minute)
 	if again := w.ask(pay); again == id {
 		t.Error("the denied approval is asked about again")
 	}
-	if n := w.told(EventClosed); len(n) != 1 || n[0].State != "denied" {
+	if n := w.told(EventClosed); len(n) != 2 || n[0].State != "denied" {
 		t.Errorf("told: %+v", n)
 	}
 	w.checkLog()

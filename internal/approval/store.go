@@ -46,7 +46,7 @@ type Approvals interface {
 	// approval on. It is refused when the approval is not pending or past its time
 	// (the code of its state), when it has other signatures than the signing
 	// covers (counterfoil.ErrOvertaken), when the mailbox, the person or the passkey signed
-	// already (approver_not_distinct), when the passkey is not active, or when its
+	// already and this is no no (approver_not_distinct), when the passkey is not active, or when its
 	// sign count went back since (passkey_refused). closed is recorded after e
 	// where the signature ends the approval; nil otherwise.
 	SignApproval(ctx context.Context, s counterfoil.Signing, e, closed *ledger.Entry) error

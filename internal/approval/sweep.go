@@ -41,7 +41,7 @@ func (e *Engine) Sweep(ctx context.Context) error {
 
 func (e *Engine) expire(ctx context.Context) error {
 	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{
-		States: []counterfoil.ApprovalState{counterfoil.StatePending, counterfoil.StateApproved}, Limit: sweepAtMost,
+		States: []counterfoil.ApprovalState{counterfoil.StatePending, counterfoil.StateApproved}, Brief: true, Limit: sweepAtMost,
 	})
 	if err != nil {
 		return fmt.Errorf("looking for what expired: %w", err)
@@ -91,10 +91,11 @@ func (e *Engine) handOn(ctx context.Context) error {
 
 // erase forgets the calls, renderings and results of approvals that are over. Where the
 // class keeps no payloads it is as soon as no repeat without an Idempotency-Key can mean
-// them any more, that is past their deadline; else a day later. What nobody knows the
+// them any more, that is past their deadline, and whoever waits for an answer had time to
+// fetch it; else a day later. What nobody knows the
 // end of is kept for whoever has to find out.
 func (e *Engine) erase(ctx context.Context) error {
-	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{Erasable: true, Limit: sweepAtMost})
+	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{Erasable: true, Brief: true, Limit: sweepAtMost})
 	if err != nil {
 		return fmt.Errorf("looking for what to erase: %w", err)
 	}
@@ -107,6 +108,9 @@ func (e *Engine) erase(ctx context.Context) error {
 			continue
 		}
 		due := a.Expires
+		if (a.Held || a.Key != "") && due.Before(a.Closed.Add(fetchWindow)) {
+			due = a.Closed.Add(fetchWindow)
+		}
 		if reg.Classes[a.Class].KeepsPayload() || a.Kind == counterfoil.ApprovalOfChange {
 			due = a.Closed.Add(eraseAfter)
 		}

@@ -208,7 +208,8 @@ func maySign(w writer, a *counterfoil.Approval, sg *counterfoil.Signing, now tim
 	}
 	g := &sg.Signature
 	for i := range a.Signatures {
-		if o := &a.Signatures[i]; o.Person == g.Person || o.Mailbox == g.Mailbox || bytes.Equal(o.Passkey, g.Passkey) {
+		// Who said yes may still say no: one no ends it.
+		if o := &a.Signatures[i]; g.Decision != counterfoil.DecisionDeny && (o.Person == g.Person || o.Mailbox == g.Mailbox || bytes.Equal(o.Passkey, g.Passkey)) {
 			return counterfoil.Refuse(counterfoil.ApproverNotDistinct, "this person, mailbox or passkey signed already")
 		}
 	}

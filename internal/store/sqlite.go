@@ -331,7 +331,11 @@ func approvalFilter(f counterfoil.ApprovalFilter) (text string, args []any) {
 	}
 	// Not a parameter: SQLite plans by its value, and so would plan anew once it is
 	// bound.
-	return approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT `+strconv.Itoa(limit)), args
+	text = approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT `+strconv.Itoa(limit))
+	if f.Brief {
+		text = strings.Replace(text, `a.call, a.result`, `NULL, NULL`, 1)
+	}
+	return text, args
 }
 
 // Texts of the reading connections.
