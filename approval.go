@@ -1,6 +1,8 @@
 package counterfoil
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/netip"
 	"time"
@@ -33,6 +35,22 @@ func (s ApprovalState) Open() bool { return s == StatePending || s == StateAppro
 // Ran reports whether the approval was spent, however that ended.
 func (s ApprovalState) Ran() bool {
 	return s == StateSpent || s == StateSucceeded || s == StateFailed || s == StateIndeterminate
+}
+
+// What whoever asks and whoever keeps what is asked have to agree on.
+const (
+	ApprovalUseWindow = 5 * time.Minute // to use what was approved
+	ApprovalPoll      = 5 * time.Second // between two looks of an agent
+	MaxWords          = 1000            // bytes of the agent's own words
+)
+
+// CallDigest says which call it is: equal calls, in canonical JSON, have equal digests,
+// and nothing that is digested for another purpose has one of them.
+func CallDigest(call []byte) string {
+	h := sha256.New()
+	h.Write([]byte("counterfoil/call/1\n"))
+	h.Write(call)
+	return "sha-256:" + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
 // Kinds of approval.
@@ -151,6 +169,10 @@ type Spending struct {
 	Task       string
 	Takings    []Taking
 	Signers    []string // people, in order of signing, for the entry
+
+	// Revision is of the registry that it was verified under. Rule, class and who may
+	// say yes are what that one says: under any other it spends nothing.
+	Revision string
 }
 
 // A Taking is what a call takes from a cumulative limit. It is never given back.
@@ -217,6 +239,10 @@ type PersonCode struct {
 // came between. Sign again, over these.
 var ErrOvertaken = errors.New("another signature came between")
 
+// ErrChanged says that the registry is not the one any more that an approval was
+// verified under. Claim again.
+var ErrChanged = errors.New("what is declared changed meanwhile")
+
 // An ApprovalFilter chooses approvals. Empty members choose every one.
 type ApprovalFilter struct {
 	States     []ApprovalState
@@ -228,7 +254,7 @@ type ApprovalFilter struct {
 	Signer     string // a person who signed
 	Held       bool   // those alone that the gateway is to call itself
 	Erasable   bool   // those alone that still hold something to erase
-	Brief      bool   // without Call and Result, which may be large
+	Brief      bool   // of calls without what an agent may make large: Fields, Call and Result
 	Limit      int    // 100 when zero
 }
 

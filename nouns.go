@@ -1,7 +1,9 @@
 package counterfoil
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +25,10 @@ func (p *Person) Mailbox() string {
 		return p.Name
 	}
 	local, _, _ = strings.Cut(local, "+")
+	domain = strings.TrimRight(domain, ".")
+	if domain == "googlemail.com" {
+		domain = "gmail.com"
+	}
 	return strings.ReplaceAll(local, ".", "") + "@" + domain
 }
 
@@ -209,6 +215,47 @@ func NewRegistry() *Registry {
 		Agents:    map[string]*Agent{},
 		Policies:  map[string]*Policy{},
 	}
+}
+
+// Members returns the people who are in one of the groups, by name.
+func (r *Registry) Members(groups []string) []*Person {
+	var out []*Person
+	for _, name := range slices.Sorted(maps.Keys(r.People)) {
+		if p := r.People[name]; p != nil && slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(p.Groups, g) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Humans counts people by mailbox: two records of one human are one.
+func Humans(people []*Person) int {
+	mailboxes := map[string]bool{}
+	for _, p := range people {
+		mailboxes[p.Mailbox()] = true
+	}
+	return len(mailboxes)
+}
+
+// ChangeGroups returns the groups whose people decide on changes of who may approve,
+// sorted: those of irreversible classes and, while fewer than two humans are in them,
+// those of forbidden classes, too. So making a class forbidden, which has to count at
+// once, takes nobody's say away.
+func (r *Registry) ChangeGroups() []string {
+	of := func(tier Tier) (groups []string) {
+		for _, c := range r.Classes {
+			if c != nil && c.Tier == tier {
+				groups = append(groups, slices.Concat(c.Approvers...)...)
+			}
+		}
+		return groups
+	}
+	groups := of(Irreversible)
+	if Humans(r.Members(groups)) < 2 {
+		groups = append(groups, of(Forbidden)...)
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
 }
 
 // An AgentState is where an agent is in its life. The zero AgentState is not

@@ -22,6 +22,8 @@ var funcs = template.FuncMap{
 	"number": number,
 	"join":   func(s []string) string { return strings.Join(s, ", ") },
 	"plain":  Plain,
+	"flat":   Flat,
+	"long":   long,
 	"path":   url.PathEscape,
 	"query":  url.QueryEscape,
 	"dict":   dict,
@@ -130,6 +132,17 @@ func dict(pairs ...any) (map[string]any, error) {
 		m[name] = pairs[i+1]
 	}
 	return m, nil
+}
+
+// long reports whether a text is of more than a few lines: it then scrolls by itself,
+// so that nothing that follows it is pushed off the page.
+func long(t Text) bool {
+	const few = 400
+	n := 0
+	for _, s := range t {
+		n += len(s.Text) + len(s.Code)
+	}
+	return n > few
 }
 
 // upper begins a sentence.

@@ -124,11 +124,21 @@ type Approval struct {
 	Repeats string // id of an approval of an equal call that ran before
 
 	Payload []Row
+	Bytes   int // of all of it
 	Erased  bool
+
+	// What of the payload is not shown: the first places, and how many more there are.
+	// Where there are any, Fields has what class and template go by, and Whole is where
+	// all of it is downloaded.
+	Hidden     []Hidden
+	MoreHidden int
+	Fields     []Field
+	Whole      string
 
 	Tool        string
 	Resource    string
 	Environment string
+	Upstream    string // where the gateway sends it
 	Audience    string
 	Target      Text // method and path of an HTTP call
 
@@ -184,6 +194,20 @@ type Difference struct {
 	Before, After Text // nil: it was not there
 }
 
+// A Hidden is a place in a payload of which a part is not shown.
+type Hidden struct {
+	Place   Text // JSON pointer; empty is the payload itself
+	Name    bool // it is a name of which the rest is not shown
+	Members int  // that are left out; zero of a text
+	Bytes   int  // of all that is at the place
+}
+
+// A Field is a value of the payload by the name that class and template have for it.
+type Field struct {
+	Name  string
+	Value Text
+}
+
 // A Row is one line of a payload that is shown as a tree.
 type Row struct {
 	Depth  int // 0 is a member of the payload itself
@@ -193,7 +217,7 @@ type Row struct {
 	Value  Text   // of the others
 	Empty  bool   // a text, list or object with nothing in it
 	Cut    int    // bytes of a text of which only the beginning is shown; zero when all is
-	Digest string // of such a text
+	Digest string // of such a text, or of what members were left out of
 	Left   bool   // says how many members were left out, and is no member itself
 	Field  string // the name under which class and template know it
 }

@@ -52,6 +52,8 @@ func lived(t *testing.T, sys *counterfoiltest.System) []place {
 	hidden := agent.Ask(till, "pay", paymentOrder(12, "p\u0430ypal \u202egpj.exe\u200b"))
 	half := agent.Ask(agent.Transport, "pay", paymentOrder(310, "acme"))
 	bo.approves(half)
+	long := agent.Ask(agent.Transport, "pay", paymentOrder(90, strings.Repeat("Where this goes, at some length.\n", 200)))
+	cut := agent.Ask(agent.Transport, "pay", paymentOrder(95, strings.Repeat("Where this goes, at great length. ", 600)))
 
 	var decided int64
 	for _, e := range sys.Entries() {
@@ -62,6 +64,7 @@ func lived(t *testing.T, sys *counterfoiltest.System) []place {
 	return []place{
 		{"login", "/login", nobody}, {"enrol", "/enrol", nobody},
 		{"inbox-empty", "/", ana}, {"inbox", "/", bo}, {"approval", "/approvals/" + waits, bo}, {"approval-hidden", "/approvals/" + hidden, bo},
+		{"approval-long", "/approvals/" + long, bo}, {"approval-cut", "/approvals/" + cut, bo},
 		{"approval-mine", "/approvals/" + half, bo}, {"approval-owner", "/approvals/" + half, ana},
 		{"approval-done", "/decided/" + first, bo}, {"approval-refused", "/decided/" + denied, ana}, {"decided", "/decided", bo},
 		{"agents", "/agents", ana}, {"agent", "/agents/payroll", ana}, {"suspend", "/agents/payroll/suspend", ana}, {"offboard", "/agents/payroll/offboard", ana},

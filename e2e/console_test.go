@@ -104,7 +104,7 @@ func TestConsoleRefusal(t *testing.T) {
 	if !eval[bool](bo, `document.querySelector("#approve").disabled && document.querySelector("#refuse").disabled`) {
 		t.Error("it can be signed before the payload was on screen")
 	}
-	bo.says("#say", "Read the whole payload")
+	bo.says("#say", "Read the payload")
 	bo.read()
 	bo.says("#say", "You have had the whole payload on screen")
 	bo.click("#refuse")
@@ -203,6 +203,41 @@ func TestConsoleShowsWhatIsHidden(t *testing.T) {
 	if eval[bool](bo, `document.querySelector("h1 b, .payload b b") !== null`) {
 		t.Error("what the agent sent became markup")
 	}
+	bo.quiet()
+}
+
+// TestConsoleLargePayload: a long text scrolls in its place and is read to its end
+// before anybody signs; of what is too much the page says what is missing.
+func TestConsoleLargePayload(t *testing.T) {
+	t.Parallel()
+	sys := counterfoiltest.NewAt(t, counterfoiltest.WallClock())
+	bo := enrolled(t, sys, "bo")
+	agent := sys.Agent("payroll")
+	long := agent.Ask(agent.Transport, "pay", paymentOrder(90, strings.Repeat("Where this goes.\n", 600)+"the end"))
+	cut := agent.Ask(agent.Transport, "pay", paymentOrder(95, strings.Repeat("Where this goes. ", 1200)))
+
+	bo.visit("/approvals/" + long)
+	bo.says(".payload", "Exactly what runs", "the end")
+	// Everything is read but the text's end, which is out of its window.
+	eval[bool](bo, `(async () => {
+		for (const mark of document.querySelectorAll("[data-seen]:not(.long *)")) {
+			mark.scrollIntoView({block: "center"});
+			await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+		}
+		return true;
+	})()`)
+	bo.until(`document.querySelector("#say").textContent.includes("1 line left")`)
+	if !eval[bool](bo, `document.querySelector("#approve").disabled`) {
+		t.Error("approve is enabled before the long text was read")
+	}
+	bo.read()
+
+	bo.visit("/approvals/" + cut)
+	bo.says(".payload", "Not all of it is shown here", "/arguments/to", "the rest of a text of 20\u202f400 bytes", "What the class goes by", "95")
+	if eval[bool](bo, `document.querySelector(".payload").textContent.includes("Exactly what runs")`) {
+		t.Error("the page says that it is all there")
+	}
+	bo.read()
 	bo.quiet()
 }
 

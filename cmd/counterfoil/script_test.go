@@ -47,7 +47,8 @@ func TestScripts(t *testing.T) {
 			"subst":     substitute,
 			"flip":      flip,
 			"exits":     exits,
-			"approval":  nameApproval,
+			"approval":  names("apr_"),
+			"change":    names("prp_"),
 			"enrols":    enrols,
 			"decides":   decides,
 
@@ -103,15 +104,18 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// approval VARIABLE [stdout] sets a variable to the approval that the last command
-// named on standard error, or on standard output.
-func nameApproval(ts *testscript.TestScript, _ bool, args []string) {
-	where := append(args, "stderr")[1]
-	id := regexp.MustCompile(`apr_\w+`).FindString(ts.ReadFile(where))
-	if id == "" {
-		ts.Fatalf("no approval was named: %s", ts.ReadFile(where))
+// names is the commands approval VARIABLE [stdout] and change VARIABLE [stdout], which
+// set a variable to the approval or change that the last command named on standard
+// error, or on standard output.
+func names(prefix string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		where := append(args, "stderr")[1]
+		id := regexp.MustCompile(prefix + `\w+`).FindString(ts.ReadFile(where))
+		if id == "" {
+			ts.Fatalf("no %s… was named: %s", prefix, ts.ReadFile(where))
+		}
+		ts.Setenv(args[0], id)
 	}
-	ts.Setenv(args[0], id)
 }
 
 // everybody is the key of a script's people, by name.

@@ -3,7 +3,8 @@ import { all, find, say } from "./dom";
 import { get, supported } from "./passkey";
 import { watchSeen } from "./seen";
 
-const ready = "You have had the whole payload on screen. Your passkey signs what you decide.";
+const whole = "You have had the whole payload on screen. Your passkey signs what you decide.";
+const part = "You have had on screen what is shown of the payload. Your passkey signs all of it.";
 
 // decide lets a person approve or refuse: a challenge over the digest, the passkey,
 // the signature. Nothing else on the page decides anything.
@@ -72,6 +73,6 @@ export function decide(): void {
   watchSeen(article.dataset.digest ?? "", () => {
     if (approve) approve.disabled = false;
     refuse.disabled = false;
-    say(ready);
+    say(find(".hidden-parts") ? part : whole);
   });
 }

@@ -36,7 +36,7 @@ export function watchSeen(digest: string, seen: () => void): void {
 function remaining(marks: Set<HTMLElement>): void {
   const place = find("#say");
   if (!place) return;
-  const text = `Read the whole payload first: ${plural(marks.size, "line", "lines")} left.`;
+  const text = `Read the payload first: ${plural(marks.size, "line", "lines")} left.`;
   if (place.dataset.marks === text) return;
   place.dataset.marks = text;
   const show = make("button", "Show me") as HTMLButtonElement;

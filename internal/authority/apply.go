@@ -89,8 +89,16 @@ func (a *Authority) applyDocuments(ctx context.Context, docs []manifest.Document
 		return change{}, err
 	}
 	c, err := a.plan(docs, req.Actor)
-	if err != nil || len(c.result.Problems) > 0 || len(c.store.Put) == 0 {
+	if err != nil || len(c.result.Problems) > 0 {
 		return c, err
+	}
+	waiting, err := a.waiting(context.WithoutCancel(ctx), &c)
+	if err != nil {
+		return change{}, err
+	}
+	c.result.Warnings = append(c.result.Warnings, waiting...)
+	if len(c.store.Put) == 0 {
+		return c, nil
 	}
 	if c.result.Proposal, err = a.propose(ctx, &c, applied(req.Files), digestOf(docs), req.Actor, req.DryRun); err != nil {
 		return change{}, fmt.Errorf("proposing: %w", err)

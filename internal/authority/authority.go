@@ -184,12 +184,14 @@ const upkeep = time.Minute
 // Run does what is due by the clock until ctx ends: the aggregate of refusals,
 // a minute each, the life of the signing keys, changes that waited, and a registry
 // that was committed after its caller was told that nobody knows. Changes that
-// people decided on are made at once. Then it writes what is left.
+// people decided on are made at once, and of those that wait at the start people are
+// told again. Then it writes what is left.
 func (a *Authority) Run(ctx context.Context) {
 	tick := time.NewTicker(upkeep)
 	defer tick.Stop()
 	settle := func() { a.do(ctx, "settling the changes that wait", a.SettleChanges) }
 	settle() // what came due while nobody ran
+	a.do(ctx, "telling of the changes that wait", a.tellAgain)
 	for {
 		select {
 		case <-a.cfg.Changed:

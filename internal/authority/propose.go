@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,17 +21,6 @@ const proposalWait = 24 * time.Hour
 
 // maxProposals is how many changes may wait at once: each asks people to look.
 const maxProposals = 20
-
-// Changes asks people. The approval engine is one.
-type Changes interface {
-	// RequestChange asks those who are in one of the groups whether the change may
-	// take effect at once, and tells them that it does by itself at its time. A nil
-	// error means that the approval is kept.
-	RequestChange(ctx context.Context, c counterfoil.ChangeRequest) (counterfoil.Approval, error)
-	// VerifyChange verifies every signature of an approved change again, as of now.
-	// It is refused when one does not hold any more.
-	VerifyChange(ctx context.Context, approval string) error
-}
 
 // A Proposal is a change of the registry that waits: for two of the people who
 // approve now, or for its time. One no ends it.
@@ -51,6 +41,10 @@ type proposed struct {
 	Kind   string         `json:"kind,omitzero"` // of a deletion
 	Name   string         `json:"name,omitzero"`
 	Widens []Widening     `json:"widens,omitzero"`
+
+	// Was has the digest of each document as it was in force, by kind and name; empty
+	// for one that was not. What became of one since is not what was looked at.
+	Was map[string]string `json:"was,omitzero"`
 }
 
 type proposedFile struct {
@@ -136,9 +130,28 @@ func (a *Authority) propose(ctx context.Context, c *change, what proposed, diges
 		return nil, err
 	}
 	for i := range open {
-		if open[i].Digest == digest {
+		if open[i].Digest != digest {
+			continue
+		}
+		same, err := a.asItWas(&open[i])
+		if err != nil {
+			return nil, err
+		}
+		if same {
 			return viewOf(&open[i])
 		}
+		// It would not be made at its time. This is asked for over what is in force.
+		if !dry {
+			if err := a.closeChange(ctx, &open[i], counterfoil.Approval{}, "asked for again, as what it changes had changed"); err != nil {
+				return nil, err
+			}
+		}
+		open = slices.Delete(open, i, i+1)
+		break
+	}
+	registry, _ := a.cfg.Store.Registry()
+	if what.Was, err = c.was(registry, &what); err != nil {
+		return nil, err
 	}
 	now := a.cfg.Now().UTC().Truncate(time.Millisecond)
 	p := counterfoil.Proposal{Digest: digest, Actor: actor, Created: now, Effective: now.Add(proposalWait)}
@@ -187,68 +200,100 @@ func (c *change) documents() []any {
 	return out[:min(len(out), maxRecorded)]
 }
 
-// maxShown bounds the differences that are shown to those who are asked; the digest
-// covers all of them.
-const maxShown = 64 << 10
-
-// ask asks the people who approve now. Where nobody may, or nobody can be asked, only
-// the time is left.
-func (a *Authority) ask(ctx context.Context, p *counterfoil.Proposal, c *change, what *proposed) (approval string, err error) {
-	registry, _ := a.cfg.Store.Registry()
-	groups := changeGroups(registry)
-	if a.cfg.Changes == nil || len(groups) == 0 {
-		return "", nil
-	}
-	type shown struct {
-		Kind string `json:"kind"`
-		Name string `json:"name"`
-		Verb string `json:"verb"`
-		Diff string `json:"diff,omitzero"`
-	}
-	var changes []shown
-	size, cut := 0, 0
-	for _, ch := range c.result.Changes {
-		if ch.Verb == manifest.Unchanged {
-			continue
-		}
-		if size += len(ch.Diff); size > maxShown {
-			cut++
-			continue
-		}
-		changes = append(changes, shown{ch.Kind, ch.Name, ch.Verb, ch.Diff})
+// was returns the digests of the documents of a change, as they are in force.
+func (c *change) was(registry *counterfoil.Registry, what *proposed) (map[string]string, error) {
+	was := map[string]string{}
+	put := func(kind, name string) (err error) {
+		was[kind+"/"+name], err = digestIn(registry, kind, name)
+		return err
 	}
 	if what.Kind != "" {
-		diff := manifest.Diff(nounOf(registry, what.Kind, what.Name), nil)
-		changes = append(changes, shown{what.Kind, what.Name, "delete", diff})
+		return was, put(what.Kind, what.Name)
 	}
-	call := map[string]any{
-		"proposal": p.ID, "verb": what.verb(), "digest": p.Digest, "actor": p.Actor, "widens": whyTexts(c.widens), "changes": changes,
+	for _, ch := range c.result.Changes {
+		if err := put(ch.Kind, ch.Name); err != nil {
+			return nil, err
+		}
 	}
-	if cut > 0 {
-		call["not_shown"] = cut // documents; the digest covers them
-	}
-	body, err := ijson.Marshal(call)
-	if err != nil {
-		return "", fmt.Errorf("encoding the change: %w", err)
-	}
-	kept, err := a.cfg.Changes.RequestChange(ctx, counterfoil.ChangeRequest{
-		Verb: counterfoil.ChangeApply, Sentence: sentence(c.widens), Call: body, Groups: groups, Actor: p.Actor, Expires: p.Effective,
-	})
-	return kept.ID, err
+	return was, nil
 }
 
-// sentence says for people what a change widens: the first few ways of it.
-func sentence(widens []Widening) string {
-	const most = 3
-	var parts []string
-	for i, w := range widens {
-		if i == most {
-			parts = append(parts, fmt.Sprintf("and %d more", len(widens)-most))
-			break
-		}
-		parts = append(parts, w.What+" "+w.Why)
+// digestIn returns the digest of a document of a registry; empty when it has none.
+func digestIn(registry *counterfoil.Registry, kind, name string) (string, error) {
+	noun := nounOf(registry, kind, name)
+	if noun == nil {
+		return "", nil
 	}
-	return strings.Join(parts, "; ")
+	body, err := ijson.Marshal(noun)
+	if err != nil {
+		return "", fmt.Errorf("encoding %s %s: %w", kind, name, err)
+	}
+	return digest(body), nil
+}
+
+// changedSince names a document of a proposal that is not what it was when the change
+// was asked for, nor what the change makes of it. Making it would take back what was
+// done meanwhile, such as authority that was narrowed in a hurry.
+func (p *proposed) changedSince(registry *counterfoil.Registry) (document string, err error) {
+	becomes := map[string]any{}
+	if p.Kind == "" {
+		docs, problems := p.documents()
+		if len(problems) > 0 {
+			return "", nil // it cannot be made anyway
+		}
+		for _, d := range docs {
+			becomes[d.Kind+"/"+d.Name] = d.Noun
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Was)) {
+		kind, name, _ := strings.Cut(key, "/")
+		is, err := digestIn(registry, kind, name)
+		if err != nil {
+			return "", err
+		}
+		if is == p.Was[key] {
+			continue
+		}
+		if becomes[key] == nil || is == "" || manifest.Diff(nounOf(registry, kind, name), becomes[key]) != "" {
+			return kind + " " + name, nil
+		}
+	}
+	return "", nil
+}
+
+// waiting warns of changes that wait and are about the same documents: what a manifest
+// says now is not what will be in force when they take effect.
+func (a *Authority) waiting(ctx context.Context, c *change) ([]string, error) {
+	open, err := a.cfg.Store.Proposals(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the changes that wait: %w", err)
+	}
+	var out []string
+	for i := range open {
+		what, err := read(&open[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, ch := range c.result.Changes {
+			if _, about := what.Was[ch.Kind+"/"+ch.Name]; about {
+				out = append(out, fmt.Sprintf("%s %s: the change %s waits and takes effect on %s; to take it back: counterfoil change withdraw %s",
+					ch.Kind, ch.Name, open[i].ID, open[i].Effective.UTC().Format(time.RFC3339), open[i].ID))
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// asItWas reports whether the documents of a proposal are what they were.
+func (a *Authority) asItWas(p *counterfoil.Proposal) (bool, error) {
+	what, err := read(p)
+	if err != nil {
+		return false, err
+	}
+	registry, _ := a.cfg.Store.Registry()
+	document, err := what.changedSince(registry)
+	return document == "", err
 }
 
 func viewOf(p *counterfoil.Proposal) (*Proposal, error) {
@@ -407,6 +452,14 @@ func (a *Authority) makeLocked(ctx context.Context, p *counterfoil.Proposal, app
 	what, err := read(p)
 	if err != nil {
 		return nil, nil, a.closeChange(ctx, p, approval, "it cannot be read any more")
+	}
+	registry, _ := a.cfg.Store.Registry()
+	document, err := what.changedSince(registry)
+	if err != nil {
+		return nil, nil, err
+	}
+	if document != "" {
+		return nil, nil, a.closeChange(ctx, p, approval, document+" is not what it was when this was asked for: apply again, over what is in force")
 	}
 	c, docs, err := a.replan(p, &what)
 	if refusal, ok := counterfoil.AsRefusal(err); ok {

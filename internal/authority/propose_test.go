@@ -65,7 +65,7 @@ var widenings = []struct{ name, wide, narrow string }{
 	},
 	{
 		"a tier", `{kind: Class, name: payout, tier: guarded, insecure_lower_tier: true, approvers: [finance], limits: [{sum: amount, per: agent, window: 24h, max: "1000"}]}`,
-		"{kind: Class, name: payout, tier: forbidden}",
+		"{kind: Class, name: payout, tier: forbidden, approvers: [finance]}",
 	},
 	{
 		"a limit", `{kind: Class, name: payout, tier: irreversible, approvers: [finance], limits: [{sum: amount, per: agent, window: 24h, max: "1001"}]}`,
@@ -147,6 +147,16 @@ func (q *quorum) sign(id, person, decision, reason string) {
 	}
 }
 
+// last returns what people were told last.
+func (q *quorum) last() approval.Notice {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.notes) == 0 {
+		return approval.Notice{}
+	}
+	return q.notes[len(q.notes)-1]
+}
+
 // settles what is due, as Run does.
 func (q *quorum) settles() {
 	q.t.Helper()
@@ -195,8 +205,8 @@ func TestWideningWaits(t *testing.T) {
 			if q.inForce(tt.wide) {
 				t.Fatal("it is in force at once")
 			}
-			if len(q.notes) == 0 || q.notes[len(q.notes)-1].Event != approval.EventChangeProposed || fmt.Sprint(q.notes[len(q.notes)-1].People) != "[ana bo cy]" {
-				t.Errorf("notices %+v", q.notes)
+			if n := q.last(); n.Event != approval.EventChangeProposed || fmt.Sprint(n.People) != "[ana bo cy]" {
+				t.Errorf("told %+v", n)
 			}
 			if again := q.proposed(tt.wide); again.ID != p.ID || len(q.entries(ledger.ChangeProposed)) != 1 {
 				t.Errorf("asked for again, it is %s", again.ID)
@@ -287,22 +297,6 @@ func TestWideningAtOnce(t *testing.T) {
 	}
 }
 
-// Taking everybody away opens nothing: whoever had a passkey is remembered.
-func TestNobodyLeftIsNotNobodyYet(t *testing.T) {
-	t.Parallel()
-	q := newQuorum(t).enrolAll()
-	for _, person := range []string{"ana", "bo", "cy"} {
-		if d, err := q.Delete(t.Context(), counterfoil.KindPerson, person, "uid:7"); err != nil || d.Proposal != nil {
-			t.Fatalf("%s: %+v, %v", person, d, err)
-		}
-	}
-	p := q.proposed("{kind: Person, name: mal, groups: [finance]}\n---\n{kind: Person, name: mel, groups: [finance]}")
-	q.clock.Advance(24 * time.Hour)
-	if q.settles(); !q.inForce("{kind: Person, name: mal, groups: [finance]}") {
-		t.Errorf("%s is never made", p.ID)
-	}
-}
-
 // A deletion that widens waits like a document that does.
 func TestDeletionWaits(t *testing.T) {
 	t.Parallel()
@@ -372,7 +366,12 @@ func TestWhatWaitsMeetsWhatIsInForce(t *testing.T) {
 	}{
 		{"something else", eve, "{kind: Person, name: zoe}", true, "its time came"},
 		{"the same", eve, "", true, "its time came"},
-		{"a narrower limit", limit, `{kind: Class, name: payout, tier: irreversible, approvers: [finance], limits: [{sum: amount, per: agent, window: 24h, max: "10"}]}`, false, "nobody was told"},
+		{"a narrower limit", limit, `{kind: Class, name: payout, tier: irreversible, approvers: [finance], limits: [{sum: amount, per: agent, window: 24h, max: "10"}]}`, false, "Class payout is not what it was when this was asked for"},
+		{"an agent narrowed", "kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n---\n" + eve, "kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\n", false, "Agent payroll is not what it was"},
+		{"a part of it", "{kind: Class, name: extra, tier: routine}\n---\n" + eve, "{kind: Class, name: extra, tier: routine}", true, "its time came"},
+		{"a part of it, otherwise", "{kind: Class, name: extra, tier: routine}\n---\n" + eve, "{kind: Class, name: extra, tier: forbidden}", false, "Class extra is not what it was"},
+		{"what it widens is more", "{kind: Person, name: eve, groups: [finance]}", "{kind: Class, name: wire, tier: irreversible, approvers: [finance]}", false, "nobody was told"},
+		{"a document deleted", "{kind: Class, name: spare, tier: routine}\n---\n" + eve, "delete spare", false, "Class spare is not what it was"},
 		{"its class is gone", "{kind: Resource, name: new, type: mcp, environment: prod, upstream: \"http://127.0.0.1:9/x\", tools: [{name: x, class: spare}]}\n---\n" + eve, "delete spare", false, "cannot be made any more"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -398,6 +397,9 @@ func TestWhatWaitsMeetsWhatIsInForce(t *testing.T) {
 			if len(closed) != 1 || !strings.Contains(closed[0].Reason, tt.reason) || closed[0].Detail["proposal"] != p.ID {
 				t.Errorf("closed %+v", closed)
 			}
+			if _, registry := q.Policy(); tt.name == "an agent narrowed" && len(registry.Agents["payroll"].Grants) > 0 {
+				t.Error("what was taken away is back")
+			}
 			if tt.made && !q.inForce(tt.wide) {
 				t.Error("it is not in force")
 			}
@@ -405,6 +407,39 @@ func TestWhatWaitsMeetsWhatIsInForce(t *testing.T) {
 				t.Error("it is in force")
 			}
 		})
+	}
+}
+
+// What is asked for again over what has changed is asked anew: the one before would not
+// be made at its time.
+func TestAskedAgainOverWhatChanged(t *testing.T) {
+	t.Parallel()
+	q := newQuorum(t).enrolAll()
+	const agent = "kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\n"
+	wide := agent + "grants: [{tools: [bank/pay]}]\n---\n{kind: Person, name: eve, groups: [finance]}"
+	p := q.proposed(wide)
+	q.mustApply(q.Authority, agent)
+	again := q.proposed(wide)
+	if again.ID == p.ID || again.Approval == p.Approval {
+		t.Fatalf("%+v", again)
+	}
+	if a, _, err := q.store.Approval(t.Context(), p.Approval); err != nil || a.State != counterfoil.StateCancelled {
+		t.Errorf("the first one's approval is %s, %v", a.State, err)
+	}
+	q.sign(again.Approval, "ana", counterfoil.DecisionApprove, "")
+	q.sign(again.Approval, "bo", counterfoil.DecisionApprove, "")
+	if q.settles(); !q.inForce(wide) {
+		t.Errorf("not in force: %s", q.logs.String())
+	}
+	d, err := q.Delete(t.Context(), counterfoil.KindPolicy, "night", "uid:7")
+	if err != nil || d.Proposal == nil {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	q.mustApply(q.Authority, "kind: Policy\nname: night\ncedar: |\n  forbid (principal, action, resource in Class::\"payout\") when { context.hour < 6 };\n  forbid (principal, action, resource);\n")
+	q.clock.Advance(24 * time.Hour)
+	q.settles()
+	if _, err := q.Get(counterfoil.KindPolicy, "night"); err != nil {
+		t.Errorf("a Policy that forbids more since is deleted: %v", err)
 	}
 }
 

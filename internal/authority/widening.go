@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -74,7 +73,7 @@ func (w *widener) add(kind, name, why string, classes ...string) {
 // people looks at who is in a group that approves, and at whose mailbox tells
 // people apart.
 func (w *widener) people() {
-	signers := changeSigners(w.before)
+	before, after := changeSigners(w.before), changeSigners(w.after)
 	for _, name := range slices.Sorted(maps.Keys(w.after.People)) {
 		old, p := w.before.People[name], w.after.People[name]
 		if old == nil {
@@ -86,7 +85,7 @@ func (w *widener) people() {
 				w.add(counterfoil.KindPerson, name, fmt.Sprintf("joins %s, whose people approve %s", g, strings.Join(classes, ", ")), classes...)
 			}
 		}
-		if before, now := old.Mailbox(), p.Mailbox(); before != now {
+		if old.Mailbox() != p.Mailbox() {
 			// Whoever reads the mail of an approver is somebody else now, and two
 			// records that were one human may be two. The same for an owner, whose
 			// other record may not approve either.
@@ -97,40 +96,39 @@ func (w *widener) people() {
 		}
 		// Whoever approves one irreversible class can sign for changes of another:
 		// a class of one's own, with people of one's own, must not be a way round.
-		if len(w.found) == found && !signers[name] {
-			if classes := groupsApprove(w.after, p.Groups, irreversible); len(classes) > 0 {
-				w.add(counterfoil.KindPerson, name, fmt.Sprintf("becomes an approver of %s, and so of changes like this one", strings.Join(classes, ", ")), classes...)
-			}
+		if len(w.found) == found && after[name] != nil && before[name] == nil {
+			classes := groupsApprove(w.after, p.Groups, protects)
+			w.add(counterfoil.KindPerson, name, fmt.Sprintf("becomes an approver of %s, and so of changes like this one", strings.Join(classes, ", ")), classes...)
 		}
 	}
+	w.signers(before, after)
 }
 
-// changeSigners returns who may sign for a change: everybody in a group of an
-// irreversible class.
-func changeSigners(r *counterfoil.Registry) map[string]bool {
-	out := map[string]bool{}
-	for name, p := range r.People {
-		if len(groupsApprove(r, p.Groups, irreversible)) > 0 {
-			out[name] = true
-		}
+// signers looks at whether two people are left who could sign for changes, and say no
+// to them. Otherwise whoever takes the others away first, which narrows, would then
+// change what they please without anybody who is asked.
+func (w *widener) signers(before, after map[string]*counterfoil.Person) {
+	left := counterfoil.Humans(slices.Collect(maps.Values(after)))
+	if left >= 2 || left >= counterfoil.Humans(slices.Collect(maps.Values(before))) {
+		return
+	}
+	who := "nobody"
+	if left > 0 {
+		who = "only " + strings.Join(slices.Sorted(maps.Keys(after)), ", ")
+	}
+	w.found = append(w.found, Widening{
+		What: "The change", Why: fmt.Sprintf("leaves %s to sign for changes, or to say no to them", who), Classes: slices.Sorted(maps.Keys(w.protected)),
+	})
+}
+
+// changeSigners returns who may sign for a change.
+func changeSigners(r *counterfoil.Registry) map[string]*counterfoil.Person {
+	out := map[string]*counterfoil.Person{}
+	for _, p := range r.Members(r.ChangeGroups()) {
+		out[p.Name] = p
 	}
 	return out
 }
-
-// changeGroups returns the groups whose people may sign for a change, sorted.
-func changeGroups(r *counterfoil.Registry) []string {
-	groups := map[string]bool{}
-	for _, c := range r.Classes {
-		if irreversible(c) {
-			for _, g := range slices.Concat(c.Approvers...) {
-				groups[g] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(groups))
-}
-
-func irreversible(c *counterfoil.Class) bool { return c != nil && c.Tier == counterfoil.Irreversible }
 
 // groupsApprove returns the classes of that kind which name one of the groups.
 func groupsApprove(r *counterfoil.Registry, groups []string, which func(*counterfoil.Class) bool) []string {
@@ -152,41 +150,24 @@ func (w *widener) approvedByPerson(p *counterfoil.Person) []string {
 	return groupsApprove(w.before, p.Groups, protects)
 }
 
-// ownedBy returns the protected classes that agents of an owner may call.
+// ownedBy returns the classes that the owner of an agent may not approve for it: every
+// protected one, whatever the agent may call today. Its grants are changed at once, so
+// they say nothing of tomorrow.
 func (w *widener) ownedBy(owner string) []string {
-	var out []string
 	for _, a := range w.before.Agents {
 		if a.Owner == owner {
-			out = append(out, w.callable(a)...)
+			return slices.Sorted(maps.Keys(w.protected))
 		}
 	}
-	return out
-}
-
-// callable returns the protected classes that an agent's grants reach, before or
-// after the change.
-func (w *widener) callable(a *counterfoil.Agent) []string {
-	classes := map[string]bool{}
-	for _, r := range []*counterfoil.Registry{w.before, w.after} {
-		for _, t := range allTools(r) {
-			if w.protected[t.Class] && slices.ContainsFunc(a.Grants, func(g counterfoil.Grant) bool { return g.Covers(t.id()) }) {
-				classes[t.Class] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(classes))
+	return nil
 }
 
 // agents looks at owners: who owned an agent may not approve for it, and who owns
 // it no more may.
 func (w *widener) agents() {
 	for _, name := range slices.Sorted(maps.Keys(w.after.Agents)) {
-		old, a := w.before.Agents[name], w.after.Agents[name]
-		if old == nil || old.Owner == a.Owner {
-			continue
-		}
-		if classes := slices.Concat(w.callable(old), w.callable(a)); len(classes) > 0 {
-			w.add(counterfoil.KindAgent, name, fmt.Sprintf("gets another owner, so that %s may approve for it", old.Owner), classes...)
+		if old, a := w.before.Agents[name], w.after.Agents[name]; old != nil && old.Owner != a.Owner {
+			w.add(counterfoil.KindAgent, name, fmt.Sprintf("gets another owner, so that %s may approve for it", old.Owner), slices.Collect(maps.Keys(w.protected))...)
 		}
 	}
 }
@@ -224,6 +205,9 @@ func looser(before, after *counterfoil.Class) []string {
 	if !narrowedApprovers(before.Approvers, after.Approvers) {
 		add("is approved by %s, not by %s", approversText(after.Approvers), approversText(before.Approvers))
 	}
+	if after.Template != before.Template {
+		add("tells approvers in other words what they sign")
+	}
 	if allowed := before.Authenticators; len(allowed) > 0 {
 		if len(after.Authenticators) == 0 || slices.ContainsFunc(after.Authenticators, func(a string) bool { return !slices.Contains(allowed, a) }) {
 			add("takes other passkeys than before")
@@ -251,27 +235,7 @@ func narrowedApprovers(before, after [][]string) bool {
 			return false
 		}
 	}
-	metBy := map[int]int{} // demand of after to demand of before
-	var assign func(demand int, seen map[int]bool) bool
-	assign = func(demand int, seen map[int]bool) bool {
-		for i, groups := range after {
-			if seen[i] || !subset(groups, before[demand]) {
-				continue
-			}
-			seen[i] = true
-			if other, taken := metBy[i]; !taken || assign(other, seen) {
-				metBy[i] = demand
-				return true
-			}
-		}
-		return false
-	}
-	for i := range before {
-		if !assign(i, map[int]bool{}) {
-			return false
-		}
-	}
-	return true
+	return counterfoil.Matched(len(before), len(after), func(was, is int) bool { return subset(after[is], before[was]) }) == len(before)
 }
 
 func subset(a, b []string) bool {
@@ -295,122 +259,4 @@ func approversText(demands [][]string) string {
 		parts[i] = strings.Join(d, " or ")
 	}
 	return strings.Join(parts, ", and ")
-}
-
-// A placedTool is a tool with where it is.
-type placedTool struct {
-	counterfoil.Tool
-	resource *counterfoil.Resource
-}
-
-func (t placedTool) id() counterfoil.ToolID {
-	return counterfoil.ToolID{Resource: t.resource.Name, Tool: t.Name}
-}
-
-// server says what the upstream is asked for by the tool, under whatever names a
-// registry has it. Empty where nothing is asked.
-func (t placedTool) server() string {
-	u, err := url.Parse(t.resource.Upstream)
-	if err != nil || t.resource.Upstream == "" {
-		return ""
-	}
-	what := t.Name
-	if t.Method != "" {
-		what = t.Method + " " + t.Path
-	}
-	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/") + " " + what
-}
-
-// allTools returns every classified tool of a registry, in order.
-func allTools(r *counterfoil.Registry) []placedTool {
-	var out []placedTool
-	for _, name := range slices.Sorted(maps.Keys(r.Resources)) {
-		res := r.Resources[name]
-		for _, t := range res.Tools {
-			out = append(out, placedTool{t, res})
-		}
-		for _, special := range []string{counterfoil.ToolResources, counterfoil.ToolPrompts} {
-			if t, ok := res.Tool(special); ok && !slices.ContainsFunc(res.Tools, func(o counterfoil.Tool) bool { return o.Name == special }) {
-				out = append(out, placedTool{t, res})
-			}
-		}
-	}
-	return out
-}
-
-// tools looks at every tool of a protected class: what becomes of it, and whether
-// the same server has it under another name and class.
-func (w *widener) tools() {
-	old, now := map[counterfoil.ToolID]placedTool{}, map[counterfoil.ToolID]placedTool{}
-	guarded := map[string]placedTool{} // by server
-	for _, t := range allTools(w.after) {
-		now[t.id()] = t
-	}
-	for _, t := range allTools(w.before) {
-		old[t.id()] = t
-		if w.protected[t.Class] && t.server() != "" {
-			guarded[t.server()] = t
-		}
-	}
-	for _, t := range allTools(w.before) {
-		if w.protected[t.Class] {
-			w.tool(t, now)
-		}
-	}
-	for _, t := range allTools(w.after) {
-		was, is := old[t.id()]
-		same, known := guarded[t.server()]
-		if !known || same.id() == t.id() || is && was.Class == t.Class && was.server() == t.server() {
-			continue
-		}
-		if why := w.moved(same.Class, t.Class); len(why) > 0 {
-			w.add(counterfoil.KindResource, t.resource.Name, fmt.Sprintf("has %s, which is %s of the same server, in class %s: it %s",
-				t.Name, same.id(), t.Class, strings.Join(why, ", and ")), same.Class)
-		}
-	}
-}
-
-// tool looks at one tool of a protected class.
-func (w *widener) tool(t placedTool, now map[counterfoil.ToolID]placedTool) {
-	add := func(format string, args ...any) {
-		w.add(counterfoil.KindResource, t.resource.Name, t.Name+" "+fmt.Sprintf(format, args...), t.Class)
-	}
-	next, there := now[t.id()]
-	if !there {
-		// It is not callable now. But a tool that nobody knows any more could be
-		// declared tomorrow in any class, which nobody would wait for.
-		add("leaves class %s, after which it could be declared anew in any other", t.Class)
-		return
-	}
-	if next.Class != t.Class {
-		if why := w.moved(t.Class, next.Class); len(why) > 0 {
-			add("goes from class %s to %s: it %s", t.Class, next.Class, strings.Join(why, ", and "))
-		}
-	}
-	if next.Method != t.Method || next.Path != t.Path {
-		add("is another request from now on")
-	}
-	limited := map[string]bool{}
-	for _, l := range w.before.Classes[t.Class].Limits {
-		limited[l.Sum] = true
-	}
-	for _, field := range slices.Sorted(maps.Keys(limited)) {
-		if t.Fields[field] != next.Fields[field] {
-			add("says otherwise what its %s is, which class %s limits", field, t.Class)
-		}
-	}
-}
-
-// moved says what a tool needs less of in another class. Cumulative limits begin
-// anew there, whatever they are.
-func (w *widener) moved(from, to string) []string {
-	before, after := w.before.Classes[from], w.after.Classes[to]
-	if after == nil {
-		return nil // nothing without a class is callable
-	}
-	why := looser(before, after)
-	if len(why) == 0 && len(before.Limits) > 0 && from != to && after.Tier != counterfoil.Forbidden {
-		why = append(why, "counts towards other limits")
-	}
-	return why
 }

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -106,7 +107,7 @@ func TestWidening(t *testing.T) {
 		{"another mailbox of an approver", "{kind: Person, name: ana2, email: ana2@example.com, groups: [finance]}", "Person ana2: gets another mailbox", "payout wipe"},
 		{"no mailbox of an approver", "{kind: Person, name: bo, groups: [finance, board]}", "Person bo: gets another mailbox", "payout wipe"},
 		{"another spelling of a mailbox", "{kind: Person, name: ana, email: A.N.A@example.com, groups: [finance]}", "", ""},
-		{"another mailbox of an owner", "{kind: Person, name: dee, email: dee@example.org}", "Person dee: gets another mailbox", "payout"},
+		{"another mailbox of an owner", "{kind: Person, name: dee, email: dee@example.org}", "Person dee: gets another mailbox", "payout wipe"},
 		{"another mailbox of somebody else", "{kind: Person, name: cy, email: cy@example.org, groups: [support]}", "", ""},
 
 		{"one more alternative", payoutHead + "approvers: [[finance, treasury, it], [board]]" + payoutRest + payoutMax, "Class payout: is approved by", "payout"},
@@ -133,8 +134,11 @@ func TestWidening(t *testing.T) {
 		{"a shorter window", payoutHead + demands + payoutRest + strings.Replace(payoutMax, "24h", "23h", 1), "Class payout: limits the sum", "payout"},
 		{"a longer window", payoutHead + demands + payoutRest + strings.Replace(payoutMax, "24h", "48h", 1), "", ""},
 		{"a limit more", payoutHead + demands + payoutRest + strings.Replace(payoutMax, "[", "[{sum: amount, per: agent, window: 1h, max: \"10\"}, ", 1), "", ""},
-		{"another template, less time to decide", "window: 1m\npayload: none\ntemplate: Pay\n" + payoutHead + demands + payoutRest + payoutMax, "", ""},
+		{"less time to decide", "window: 1m\npayload: none\n" + payoutHead + demands + payoutRest + payoutMax, "", ""},
+		{"another template", "template: Pay\n" + payoutHead + demands + payoutRest + payoutMax, "Class payout: tells approvers in other words what they sign", "payout"},
 
+		{"a guarded class forbidden", "{kind: Class, name: reset, tier: forbidden, approvers: [support]}", "", ""},
+		{"forbidden, with approvers of its own", "{kind: Class, name: payout, tier: forbidden, approvers: [support]}", "Person cy: becomes an approver of payout", "payout"},
 		{"a guarded class made stricter", "{kind: Class, name: reset, tier: irreversible, approvers: [finance]}", "", ""},
 		{"a guarded class made laxer", "{kind: Class, name: reset, tier: routine}", "", ""},
 		{"a new class with known approvers", "{kind: Class, name: wire, tier: irreversible, approvers: [board]}", "", ""},
@@ -157,16 +161,27 @@ func TestWidening(t *testing.T) {
 			"Resource bank: pay leaves class payout", "payout"},
 		{"a guarded tool that is not there any more", bankHead + bankRead + bankPay + bankDrop, "", ""},
 		{"a field that is limited", bankHead + bankRead + strings.Replace(bankPay, "amount: /amount", "amount: /cents", 1) + bankReset + bankDrop,
-			"Resource bank: pay says otherwise what its amount is, which class payout limits", "payout"},
-		{"a field that is not", bankHead + bankRead + strings.Replace(bankPay, "to: /to", "to: /iban", 1) + bankReset + bankDrop, "", ""},
+			"Resource bank: pay says otherwise what its amount is", "payout"},
+		{"a field that is not", bankHead + bankRead + strings.Replace(bankPay, "to: /to", "to: /iban", 1) + bankReset + bankDrop,
+			"Resource bank: pay says otherwise what its to is", "payout"},
+		{"a field more, a field less", bankHead + bankRead + strings.Replace(bankPay, "to: /to", "iban: /to", 1) + bankReset + bankDrop,
+			"Resource bank: pay says otherwise what its iban, to is", "payout"},
+		{"a field of a guarded tool", bankHead + bankRead + bankPay + strings.Replace(bankReset, "class: reset", "class: reset, fields: {whom: /whom}", 1) + bankDrop, "", ""},
 		{"a new tool", bankHead + bankRead + bankPay + bankReset + bankDrop + "  - {name: get_rates, class: read}\n", "", ""},
 		{"the same server under another name", "kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9000/mcp\ntools:\n  - {name: pay, class: read}\n",
-			"Resource bank2: has pay, which is bank/pay of the same server, in class read", "payout"},
+			"Resource bank2: has pay, which reaches bank/pay of the same server, in class read", "payout"},
+		{"the same server, by another spelling, in the same class", "kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: HTTP://127.0.0.1:9000/mcp/?x=y\ntools:\n  - {name: pay, class: payout, fields: {amount: /fee}}\n",
+			"Resource bank2: has pay, which reaches bank/pay of the same server, in class payout", "payout"},
+		{"the same server in a forbidden class", "kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9000/mcp\ntools:\n  - {name: pay, class: wipe}\n", "", ""},
+		{"another tool of the same server", "kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9000/mcp\ntools:\n  - {name: get_rates, class: read}\n", "", ""},
+		{"the endpoint of the same server", "kind: Resource\nname: raw\ntype: http\nenvironment: prod\nupstream: http://127.0.0.1:9000\ntools:\n  - {name: any, class: read, method: POST, path: \"/{what}\"}\n",
+			"Resource raw: has any, which reaches bank/pay, bank/drop of the same server, in class read", "payout wipe"},
+		{"another request of the same server", "kind: Resource\nname: raw\ntype: http\nenvironment: prod\nupstream: http://127.0.0.1:9000\ntools:\n  - {name: any, class: read, method: GET, path: \"/{what}\"}\n", "", ""},
 		{"another server", "kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9001/mcp\ntools:\n  - {name: pay, class: read}\n", "", ""},
 
-		{"another owner", "kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n", "Agent payroll: gets another owner, so that dee may approve for it", "payout"},
-		{"another owner and no such tool any more", "kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\n", "Agent payroll: gets another owner", "payout"},
-		{"another owner of an agent that reads", "kind: Agent\nname: reader\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/get_balance]}]\n", "", ""},
+		{"another owner", "kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n", "Agent payroll: gets another owner, so that dee may approve for it", "payout wipe"},
+		{"another owner and no such tool any more", "kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\n", "Agent payroll: gets another owner", "payout wipe"},
+		{"another owner of an agent that reads", "kind: Agent\nname: reader\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/get_balance]}]\n", "Agent reader: gets another owner", "payout wipe"},
 		{"a new agent, a wider grant", "kind: Agent\nname: reader\nowner: dee\nenvironment: prod\ngrants: [{tools: [\"bank/*\"]}]\n---\nkind: Agent\nname: new\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n", "", ""},
 
 		{"another forbid", "kind: Policy\nname: night\ncedar: |\n  forbid (principal, action, resource in Class::\"payout\") when { context.hour < 5 };\n", "Policy night: changes in what it forbids", "payout wipe"},
@@ -211,6 +226,86 @@ func TestWideningByDeletion(t *testing.T) {
 	}
 }
 
+// httpBase has a protected request of a plain server, and one of a class without limits.
+const httpBase = `
+{kind: Person, name: ana, email: ana@example.com, groups: [it]}
+---
+{kind: Person, name: bo, email: bo@example.com, groups: [it]}
+---
+{kind: Class, name: reset-password, tier: irreversible, approvers: [it]}
+---
+{kind: Class, name: lock, tier: irreversible, approvers: [it]}
+---
+{kind: Class, name: read, tier: routine}
+---
+kind: Resource
+name: crm
+type: http
+environment: prod
+upstream: https://crm.example.com/api
+tools:
+  - {name: reset, class: reset-password, method: POST, path: "/customers/{id}/password"}
+`
+
+// A literal takes calls from a variable, and a variable has those of every literal.
+func TestWideningByOverlap(t *testing.T) {
+	t.Parallel()
+	const rest = "---\nkind: Resource\nname: %s\ntype: http\nenvironment: prod\nupstream: %s\ntools:\n"
+	const own = `  - {name: reset, class: reset-password, method: POST, path: "/customers/{id}/password"}` + "\n"
+	crm := func(tools string) string { return fmt.Sprintf(rest, "crm", "https://crm.example.com/api") + tools }
+	other := func(upstream, tool string) string { return fmt.Sprintf(rest, "other", upstream) + tool }
+	for _, tt := range []struct{ name, change, says string }{
+		{"a literal beside it", crm(own + "  - {name: seven, class: read, method: POST, path: /customers/7/password}\n"), "Resource crm: has seven, which reaches crm/reset of the same server, in class read"},
+		{"a literal beside it, in its class", crm(own + "  - {name: seven, class: reset-password, method: POST, path: /customers/7/password}\n"), "Resource crm: has seven"},
+		{"a slash at its end", crm(own + "  - {name: seven, class: read, method: POST, path: /customers/7/password/}\n"), "Resource crm: has seven"},
+		{"a variable for its literal", other("https://CRM.example.com:443/api/", `  - {name: act, class: read, method: POST, path: "/customers/{id}/{act}"}`+"\n"), "Resource other: has act, which reaches crm/reset of the same server, in class read"},
+		{"its base in the path", other("https://crm.example.com", `  - {name: act, class: read, method: POST, path: "/{base}/customers/{id}/password"}`+"\n"), "Resource other: has act"},
+		{"another literal", crm(own + "  - {name: name, class: read, method: POST, path: /customers/7/name}\n"), ""},
+		{"another method", crm(own + "  - {name: seven, class: read, method: GET, path: /customers/7/password}\n"), ""},
+		{"another length", crm(own + "  - {name: seven, class: read, method: POST, path: /customers/password}\n"), ""},
+		{"another server", other("https://crm2.example.com/api", "  - {name: seven, class: read, method: POST, path: /customers/7/password}\n"), ""},
+		{"another path of it", crm(strings.Replace(own, "{id}", "7", 1)), "Resource crm: reset is another request"},
+		{"another method of it", crm(strings.Replace(own, "POST", "PUT", 1)), "Resource crm: reset is another request"},
+		{"a class as strict", crm(strings.Replace(own, "class: reset-password", "class: lock", 1)), "Resource crm: reset goes from class reset-password to lock: it is not under what forbids calls of class reset-password"},
+	} {
+		before := registryOf(t, nil, httpBase)
+		found := widening(before, registryOf(t, before, tt.change))
+		if tt.says == "" && len(found) > 0 || tt.says != "" && (len(found) != 1 || !strings.HasPrefix(found[0].String(), tt.says)) {
+			t.Errorf("%s: %q", tt.name, found)
+		}
+	}
+}
+
+// Whoever signs for changes does not get fewer than two without being asked.
+func TestWideningLeavesTwo(t *testing.T) {
+	t.Parallel()
+	const head = "{kind: Class, name: payout, tier: %s, approvers: [%s]}"
+	base := `
+{kind: Person, name: ana, email: ana@example.com, groups: [finance]}
+---
+{kind: Person, name: ana2, email: a.na@example.com, groups: [finance]}
+---
+{kind: Person, name: bo, email: bo@example.com, groups: [finance]}
+---
+{kind: Person, name: mal, email: mal@example.com, groups: [spare]}
+---
+` + fmt.Sprintf(head, "irreversible", "finance")
+	for _, tt := range []struct{ name, change, says string }{
+		{"a second record less", "{kind: Person, name: ana2, email: a.na@example.com}", ""},
+		{"one human", "{kind: Person, name: bo, email: bo@example.com}", "The change: leaves only ana, ana2 to sign for changes"},
+		{"nobody", "{kind: Class, name: payout, tier: irreversible}", "The change: leaves nobody to sign"},
+		{"a group that nobody is in", "{kind: Class, name: payout, tier: irreversible, approvers: [[finance], [finance]]}\n---\n{kind: Person, name: ana, email: ana@example.com}\n---\n{kind: Person, name: ana2, email: a.na@example.com}\n---\n{kind: Person, name: bo, email: bo@example.com}", "The change: leaves nobody"},
+		{"forbidden", fmt.Sprintf(head, "forbidden", "finance"), ""},
+		{"forbidden, by nobody", "{kind: Class, name: payout, tier: forbidden}", "The change: leaves nobody"},
+	} {
+		before := registryOf(t, nil, base)
+		found := widening(before, registryOf(t, before, tt.change))
+		if tt.says == "" && len(found) > 0 || tt.says != "" && (len(found) != 1 || !strings.HasPrefix(found[0].String(), tt.says)) {
+			t.Errorf("%s: %q", tt.name, found)
+		}
+	}
+}
+
 // Two steps do not do what one may not: each way round has a step that waits.
 func TestWideningInSteps(t *testing.T) {
 	t.Parallel()
@@ -230,6 +325,44 @@ func TestWideningInSteps(t *testing.T) {
 		"over a guarded class of one's own": {
 			"{kind: Class, name: mine, tier: guarded, approvers: [it]}\n---\n{kind: Person, name: mal, groups: [it]}",
 			"{kind: Class, name: mine, tier: irreversible, approvers: [it]}",
+		},
+		"over another server": {
+			strings.Replace(bankHead, ":9000", ":9999", 1) + bankRead + bankPay + bankReset + bankDrop,
+			"kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9000/mcp\ntools:\n  - {name: pay, class: read}\n",
+			bankHead + bankRead + bankPay + bankReset + bankDrop,
+		},
+		"over another server of another tool": {
+			"kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9001/mcp\ntools:\n  - {name: pay, class: read}\n",
+			"kind: Resource\nname: bank2\ntype: mcp\nenvironment: prod\nupstream: http://127.0.0.1:9000/mcp\ntools:\n  - {name: pay, class: read}\n",
+		},
+		"over a grant, to another owner": {
+			"kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\n",
+			"kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\n",
+			"kind: Agent\nname: payroll\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n",
+		},
+		"over a grant, to an owner's mailbox": {
+			"kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\n",
+			"{kind: Person, name: dee, email: dee@example.org}",
+			"kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n",
+		},
+		"under a class that nothing forbids": {
+			"{kind: Class, name: wire, tier: irreversible, " + demands + ", authenticators: [00000000-0000-0000-0000-000000000001], limits: [{sum: amount, per: agent, window: 24h, max: \"1000\"}]}",
+			bankHead + bankRead + strings.Replace(bankPay, "class: payout", "class: wire", 1) + bankReset + bankDrop,
+		},
+		"over the approvers, first nobody": {
+			"{kind: Class, name: wipe, tier: forbidden}",
+			payoutHead + payoutRest + payoutMax,
+			payoutHead + "approvers: [evil]" + payoutRest + payoutMax + "---\n{kind: Person, name: mal, groups: [evil]}",
+		},
+		"over a forbidden class of one's own, and then the approvers": {
+			"{kind: Class, name: wipe, tier: forbidden}",
+			"{kind: Class, name: mine, tier: forbidden, approvers: [it]}\n---\n{kind: Person, name: mal, groups: [it]}\n---\n{kind: Person, name: mel, groups: [it]}",
+			payoutHead + payoutRest + payoutMax,
+		},
+		"over the last class forbidden, and the people": {
+			"{kind: Class, name: wipe, tier: forbidden}",
+			"{kind: Class, name: payout, tier: forbidden, approvers: [[finance], [board]]}",
+			"{kind: Person, name: bo, email: bo@example.com}",
 		},
 	} {
 		at, waits := registryOf(t, nil, wideBase), false

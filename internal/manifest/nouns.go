@@ -60,6 +60,16 @@ func checkEmail(s string) error {
 	if !ok || local == "" || domain == "" || len(s) > 254 || strings.ContainsAny(domain, "@") || strings.ContainsAny(s, " <>,;\"") {
 		return fmt.Errorf("%.80q is not an email address", s)
 	}
+	// Two spellings of one mailbox would be two people where one is to count once,
+	// and of other scripts there are more spellings than can be told apart.
+	for _, c := range []byte(s) {
+		if c <= ' ' || c > '~' {
+			return fmt.Errorf("%.80q has a character that is not plain ASCII; write the domain in its ASCII form (xn--…)", s)
+		}
+	}
+	if strings.HasPrefix(domain, ".") || strings.HasSuffix(domain, ".") || strings.Contains(domain, "..") {
+		return fmt.Errorf("%.80q has a domain with an empty label", s)
+	}
 	return nil
 }
 

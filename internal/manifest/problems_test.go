@@ -119,6 +119,8 @@ func TestProblems(t *testing.T) {
 
 		// Person.
 		{"email: ana@example.com", "email: ana", `m.yaml:3: Person ana: email: "ana" is not an email address`},
+		{"email: ana@example.com", "email: ana@example.com.", `m.yaml:3: Person ana: email: "ana@example.com." has a domain with an empty label`},
+		{"email: ana@example.com", "email: ana@b\u00fccher.example", `m.yaml:3: Person ana: email: "ana@bücher.example" has a character that is not plain ASCII; write the domain in its ASCII form (xn--…)`},
 		{"groups: [fin]", "groups: fin", `m.yaml:4: Person ana: groups: must be a list, not one value`},
 		{"groups: [fin]", "groups: [fin, fin]", `m.yaml:4: Person ana: groups[1]: "fin" is there twice`},
 		{"groups: [fin]", "groups: [Fin]", `m.yaml:4: Person ana: groups[0]: name "Fin" has "F"; only a-z, 0-9 and - are allowed`},

@@ -187,30 +187,11 @@ func inOne(p *counterfoil.Person, groups []string) bool {
 	return slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(p.Groups, g) })
 }
 
-// canSatisfy reports whether different people can stand for all the demands
-// (augmenting paths).
+// canSatisfy reports whether different people can stand for all the demands.
 func canSatisfy(demands [][]string, people []human) bool {
-	holds := map[int]int{} // person to demand
-	var assign func(demand int, seen map[int]bool) bool
-	assign = func(demand int, seen map[int]bool) bool {
-		for i, h := range people {
-			if seen[i] || !slices.ContainsFunc(h, func(p *counterfoil.Person) bool { return inOne(p, demands[demand]) }) {
-				continue
-			}
-			seen[i] = true
-			if other, taken := holds[i]; !taken || assign(other, seen) {
-				holds[i] = demand
-				return true
-			}
-		}
-		return false
-	}
-	for i := range demands {
-		if !assign(i, map[int]bool{}) {
-			return false
-		}
-	}
-	return true
+	return counterfoil.Matched(len(demands), len(people), func(d, c int) bool {
+		return slices.ContainsFunc(people[c], func(p *counterfoil.Person) bool { return inOne(p, demands[d]) })
+	}) == len(demands)
 }
 
 func nameList(people []human) string {

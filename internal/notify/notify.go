@@ -7,7 +7,8 @@
 // and nothing else of the payload.
 //
 // It is best effort: what waits is kept in memory, tried a few times over a day, and
-// lost with the process. The console's inbox is what is true.
+// lost with the process. The console's inbox is what is true. Of changes of who may
+// approve, which take effect by themselves, whoever makes them tells again after a start.
 //
 // Not checked here: who may decide. The caller names the addresses.
 package notify
@@ -61,13 +62,35 @@ type Webhook struct {
 	Secret counterfoil.Secret // "whsec_" and base64 of 24 to 64 bytes
 }
 
-// Bounds. What is over them is dropped, counted and logged.
+// Bounds, for each target apart: one that does not answer keeps nobody else from being
+// told. What is over them is dropped, counted and logged.
 const (
 	maxWaiting = 512              // deliveries that were taken and not ended
 	maxAtOnce  = 4                // deliveries on the wire
 	maxTime    = 10 * time.Second // of one attempt at HTTP
 	maxAnswer  = 64 << 10         // bytes of an answer, which nobody reads
 )
+
+// Events of a Message that have places kept for them: what an agent asks for, and takes
+// back, must not push out that somebody widens who may approve.
+const (
+	eventRequested      = "requested"
+	eventChangeProposed = "change_proposed"
+	eventPasskeyReset   = "passkey_reset"
+)
+
+// places returns how many deliveries may wait at a target for one of that event to be
+// taken.
+func places(event string) int64 {
+	const kept = 64 // for each of the two
+	switch event {
+	case eventChangeProposed:
+		return maxWaiting
+	case eventPasskeyReset:
+		return maxWaiting - kept
+	}
+	return maxWaiting - 2*kept
+}
 
 // pauses are the times between attempts, a little less or more: eight attempts in
 // about a day, as Standard Webhooks advises.
@@ -92,17 +115,22 @@ func (f final) Unwrap() error { return f.error }
 // A Notifier tells people. It is safe for concurrent use.
 type Notifier struct {
 	cfg     Config
-	targets []target
+	targets []*lane
 	queue   chan delivery
-	slots   chan struct{}
 
-	waiting         atomic.Int64
 	dropped, failed atomic.Uint64
+}
+
+// A lane is a target with what waits for it.
+type lane struct {
+	target
+	waiting atomic.Int64
+	slots   chan struct{}
 }
 
 // A delivery is one message on its way to one target.
 type delivery struct {
-	to      target
+	to      *lane
 	id      string
 	message *Message
 }
@@ -119,28 +147,30 @@ func New(cfg Config) (*Notifier, error) {
 	if cfg.Nap == nil {
 		cfg.Nap = nap
 	}
-	n := &Notifier{cfg: cfg, queue: make(chan delivery, maxWaiting), slots: make(chan struct{}, maxAtOnce)}
+	n := &Notifier{cfg: cfg}
+	add := func(t target) { n.targets = append(n.targets, &lane{target: t, slots: make(chan struct{}, maxAtOnce)}) }
 	for i, w := range cfg.Webhooks {
 		t, err := newWebhook(i+1, w, cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("making webhook %d: %w", i+1, err)
 		}
-		n.targets = append(n.targets, t)
+		add(t)
 	}
 	if !cfg.Slack.Empty() {
 		t, err := newSlack(cfg.Slack)
 		if err != nil {
 			return nil, fmt.Errorf("making the chat's webhook: %w", err)
 		}
-		n.targets = append(n.targets, t)
+		add(t)
 	}
 	if cfg.SMTP != nil {
 		t, err := newMail(*cfg.SMTP, cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("making the mailer: %w", err)
 		}
-		n.targets = append(n.targets, t)
+		add(t)
 	}
+	n.queue = make(chan delivery, maxWaiting*len(n.targets)) // whatever the lanes let in has room
 	return n, nil
 }
 
@@ -150,17 +180,13 @@ func (n *Notifier) Queue(ctx context.Context, m Message) {
 	m.Sentence = visible(m.Sentence, maxSentence)
 	m.To = slices.Clone(m.To)
 	for _, t := range n.targets {
-		d := delivery{t, counterfoil.NewID("msg_"), &m}
-		if n.waiting.Add(1) <= maxWaiting {
-			select {
-			case n.queue <- d:
-				continue
-			default:
-			}
+		if t.waiting.Add(1) <= places(m.Event) {
+			n.queue <- delivery{t, counterfoil.NewID("msg_"), &m}
+			continue
 		}
-		n.waiting.Add(-1)
+		t.waiting.Add(-1)
 		n.dropped.Add(1)
-		n.cfg.Log.WarnContext(ctx, "a notification was dropped: too many wait", "target", t.name(), "approval", m.Approval)
+		n.cfg.Log.WarnContext(ctx, "a notification was dropped: too many wait", "target", t.name(), "event", m.Event, "approval", m.Approval)
 	}
 }
 
@@ -178,7 +204,7 @@ func (n *Notifier) Run(ctx context.Context) {
 		select {
 		case d := <-n.queue:
 			wg.Go(func() {
-				defer n.waiting.Add(-1)
+				defer d.to.waiting.Add(-1)
 				n.deliver(ctx, d)
 			})
 		case <-ctx.Done():
@@ -227,8 +253,8 @@ func (n *Notifier) giveUp(ctx context.Context, d delivery, attempts int, err err
 // attempt tries once, with a few others at most.
 func (n *Notifier) attempt(ctx context.Context, d delivery) error {
 	select {
-	case n.slots <- struct{}{}:
-		defer func() { <-n.slots }()
+	case d.to.slots <- struct{}{}:
+		defer func() { <-d.to.slots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -241,8 +267,6 @@ func (n *Notifier) attempt(ctx context.Context, d delivery) error {
 func (n *Notifier) late(m *Message) bool {
 	return m.Event == eventRequested && !m.Expires.IsZero() && n.cfg.Now().After(m.Expires)
 }
-
-const eventRequested = "requested"
 
 func nap(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)

@@ -84,8 +84,9 @@ func (d *desk) deliverAll(t *testing.T, m Message) {
 	t.Helper()
 	d.Queue(t.Context(), m)
 	for len(d.queue) > 0 {
-		d.deliver(t.Context(), <-d.queue)
-		d.waiting.Add(-1)
+		next := <-d.queue
+		d.deliver(t.Context(), next)
+		next.to.waiting.Add(-1)
 	}
 }
 
@@ -261,14 +262,15 @@ func TestChatGetsALinkAndNothingThatDecides(t *testing.T) {
 // Nobody who decides waits for somebody who is told.
 func TestQueueNeverBlocks(t *testing.T) {
 	t.Parallel()
+	most := int(places(eventRequested))
 	all := make(chan struct{})
 	r := newReceiver(t, func(n int, _ http.ResponseWriter) {
-		if n == maxWaiting {
+		if n == most {
 			close(all)
 		}
 	})
 	d := newDesk(t, Config{Webhooks: []Webhook{{URL: r.URL, Secret: counterfoil.NewSecret(secret)}}})
-	for range maxWaiting + 3 {
+	for range most + 3 {
 		d.Queue(t.Context(), message())
 	}
 	if d.Dropped() != 3 || strings.Count(d.said(), "dropped") != 3 {
@@ -280,9 +282,56 @@ func TestQueueNeverBlocks(t *testing.T) {
 	<-all // and not one more: the queue is empty
 	cancel()
 	<-done
-	if len(r.bodies) != maxWaiting {
+	if len(r.bodies) != most {
 		t.Errorf("%d delivered", len(r.bodies))
 	}
+}
+
+// What an agent asks for fills no place of what somebody changes; each of the two has
+// places that the other cannot take, up to all of them for a change.
+func TestChangesHavePlacesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, Config{Webhooks: []Webhook{{URL: "https://example.com", Secret: counterfoil.NewSecret(secret)}}})
+	taken := func(event string) int {
+		m := message()
+		m.Event = event
+		before := len(d.queue)
+		for range maxWaiting + 1 {
+			d.Queue(t.Context(), m)
+		}
+		return len(d.queue) - before
+	}
+	if asked, closed, reset, changed := taken("requested"), taken("closed"), taken("passkey_reset"), taken("change_proposed"); asked != 384 || closed != 0 || reset != 64 || changed != 64 {
+		t.Errorf("%d asked for, %d closed, %d reset, %d changed", asked, closed, reset, changed)
+	}
+	if left := d.targets[0].waiting.Load(); left != maxWaiting {
+		t.Errorf("%d wait", left)
+	}
+}
+
+// A target that does not answer takes neither places nor slots of another.
+func TestTargetsDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	hang, told := make(chan struct{}), make(chan struct{}, 2*maxWaiting)
+	dead := newReceiver(t, func(int, http.ResponseWriter) { <-hang })
+	alive := newReceiver(t, func(int, http.ResponseWriter) { told <- struct{}{} })
+	d := newDesk(t, Config{Webhooks: []Webhook{
+		{URL: dead.URL, Secret: counterfoil.NewSecret(secret)}, {URL: alive.URL, Secret: counterfoil.NewSecret(secret)},
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); d.Run(ctx) }()
+	const many = 2 * maxWaiting
+	for range many {
+		d.Queue(t.Context(), message())
+		<-told // the one that answers is told of each
+	}
+	if d.Dropped() < many-maxWaiting {
+		t.Errorf("%d dropped: the other was told, too", d.Dropped())
+	}
+	cancel()
+	close(hang)
+	<-done
 }
 
 func TestWhereNothingIsSent(t *testing.T) {

@@ -45,9 +45,9 @@ func (m *Message) title() string {
 		return what + ": a person signed"
 	case "closed":
 		return what + ": " + visible(m.State, 50)
-	case "change_proposed":
+	case eventChangeProposed:
 		return "A change of who may approve, or of what needs approval, waits"
-	case "passkey_reset":
+	case eventPasskeyReset:
 		return "A passkey is to be added or replaced"
 	}
 	return visible(m.Event, 50) + ": " + what
@@ -68,7 +68,7 @@ func (m *Message) lines() [][2]string {
 	add("State", m.State)
 	if !m.Expires.IsZero() {
 		name := "Decide by"
-		if m.Event == "change_proposed" || m.Event == "passkey_reset" {
+		if m.Event == eventChangeProposed || m.Event == eventPasskeyReset {
 			name = "Takes effect by itself"
 		}
 		add(name, m.Expires.UTC().Format(time.RFC3339))

@@ -3,7 +3,9 @@ package web
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -147,25 +149,38 @@ func (m *management) ledgerChain(ctx context.Context, a asked[none]) (chain, err
 	return m.chain(ctx, request, approvalID)
 }
 
-// Bounds of a chain: how many entries one question to the log may bring, and how
-// many questions of a kind are asked.
+// Bounds of a chain: how many entries one question to the log may bring, how many
+// questions are asked, and how long before something of it is known to have happened
+// the log is read back.
 const (
 	maxLinks     = 200
 	maxQuestions = 16
+	maxBefore    = 48 * time.Hour
 )
+
+// isLook reports whether an entry is of an agent that asked about its approval, and
+// none of the call: it asks as often as it likes, each time with a request of its own.
+func isLook(e *ledger.Entry) bool {
+	if e.Tool == statusTool {
+		return true
+	}
+	// A tool may have such a name; then what is decided of it has a class.
+	_, method, _ := strings.Cut(e.Tool, "/")
+	return e.Kind == ledger.CallDecided && e.Class == "" && (method == "tasks/get" || method == "tasks/update" || method == "tasks/cancel")
+}
 
 // chain follows a request, or an approval, to everything that belongs to the same
 // call. A request names the approval that it was held for or let go by, an approval
 // names its requests, and these name the tokens that they came with.
 func (m *management) chain(ctx context.Context, request, approvalID string) (chain, error) {
 	w := &walk{m: m, seen: map[int64]*ledger.Entry{}, asked: map[ledger.Filter]bool{}}
-	if err := w.ask(ctx, ledger.Filter{RequestID: request, Approval: approvalID}); err != nil {
+	if err := w.ask(ctx, ledger.Filter{RequestID: request, Approval: approvalID}, time.Time{}); err != nil {
 		return chain{}, err
 	}
 	// Three steps lead anywhere: request, approval, its other requests, their tokens.
 	for range 3 {
-		for _, f := range w.next() {
-			if err := w.ask(ctx, f); err != nil {
+		for _, q := range w.next() {
+			if err := w.ask(ctx, q.Filter, q.at); err != nil {
 				return chain{}, err
 			}
 		}
@@ -196,15 +211,29 @@ type walk struct {
 	asked map[ledger.Filter]bool
 }
 
-func (w *walk) ask(ctx context.Context, f ledger.Filter) error {
+// ask looks for entries from maxBefore before a time on, or, where that is not known,
+// in the whole log.
+func (w *walk) ask(ctx context.Context, f ledger.Filter, at time.Time) error {
 	if w.asked[f] || len(w.asked) == maxQuestions {
 		return nil
 	}
 	w.asked[f] = true
+	if f.Approval != "" {
+		// The record says when the approval begins, as long as there is one.
+		if v, err := w.m.Approvals.View(ctx, "", f.Approval); err == nil {
+			at = v.Created
+		} else {
+			at = time.Time{}
+		}
+	}
+	if !at.IsZero() {
+		f.Since = at.Add(-maxBefore)
+	}
+	looks := f.RequestID != "" // a look is asked for by its own request alone
 	if f.Limit == 0 {
 		f.Limit = maxLinks
 	}
-	entries, err := w.m.Entries.Find(ctx, f)
+	entries, err := w.m.find(ctx, f, looks)
 	if err != nil {
 		return err
 	}
@@ -214,22 +243,64 @@ func (w *walk) ask(ctx context.Context, f ledger.Filter) error {
 	return nil
 }
 
-// next returns what to ask about the entries that are there.
-func (w *walk) next() []ledger.Filter {
-	var out []ledger.Filter
-	for _, e := range w.seen {
+// find returns the newest entries that a filter with a limit chooses, without looks
+// unless they are wanted: of those an agent can make any number, so that the log is
+// asked until there are enough others.
+func (m *management) find(ctx context.Context, f ledger.Filter, looks bool) ([]*ledger.Entry, error) {
+	var out []*ledger.Entry
+	page := f
+	page.Limit = max(f.Limit, maxLinks)
+	for len(out) < f.Limit {
+		entries, err := m.Entries.Find(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if (looks || !isLook(e)) && len(out) < f.Limit {
+				out = append(out, e)
+			}
+		}
+		if len(entries) < page.Limit || entries[len(entries)-1].Index == 0 {
+			break
+		}
+		page.Before = entries[len(entries)-1].Index
+	}
+	return out, nil
+}
+
+// A question is what to look for, and when something of it happened.
+type question struct {
+	ledger.Filter
+	at time.Time
+}
+
+// next returns what to ask about the entries that are there, in their order: first of
+// those that asked for the approval or let the call go, which the others only repeat.
+func (w *walk) next() []question {
+	var first, then []question
+	for _, i := range slices.Sorted(maps.Keys(w.seen)) {
+		e := w.seen[i]
+		at, err := e.When()
+		if err != nil {
+			at = time.Time{}
+		}
+		var of []question
 		if id := e.Approval.ID; id != "" {
-			out = append(out, ledger.Filter{Approval: id})
+			of = append(of, question{ledger.Filter{Approval: id}, at})
 		}
-		if e.TokenJTI != "" && e.Kind != ledger.TokenIssued {
-			out = append(out, ledger.Filter{Token: e.TokenJTI, Kind: ledger.TokenIssued, Limit: 1})
+		if e.RequestID != "" && (e.Kind == ledger.ApprovalRequested || e.Kind == ledger.CallDecided && !isLook(e)) {
+			of = append(of, question{ledger.Filter{RequestID: e.RequestID}, at})
 		}
-		// What an agent only asked about an approval is no part of the call.
-		if e.RequestID != "" && (e.Kind == ledger.ApprovalRequested || e.Kind == ledger.CallDecided && e.Tool != statusTool) {
-			out = append(out, ledger.Filter{RequestID: e.RequestID})
+		if e.TokenJTI != "" && e.Kind != ledger.TokenIssued && !isLook(e) {
+			of = append(of, question{ledger.Filter{Token: e.TokenJTI, Kind: ledger.TokenIssued, Limit: 1}, at})
+		}
+		if e.Kind == ledger.ApprovalRequested || e.Kind == ledger.CallDecided && e.Decision == ledger.Allow {
+			first = append(first, of...)
+		} else {
+			then = append(then, of...)
 		}
 	}
-	return out
+	return append(first, then...)
 }
 
 // A condition is what an administrator has to know before believing a page.

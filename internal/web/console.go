@@ -52,6 +52,7 @@ func (m *management) pages(rt *router) {
 	rt.handle(http.MethodGet, "/decided", p.page(forPeople, p.decided))
 	rt.handle(http.MethodGet, "/decided/{id}", p.page(forPeople, p.approvalPage))
 	rt.handle(http.MethodGet, "/approvals/{id}", p.page(forPeople, p.approvalPage))
+	rt.handle(http.MethodGet, "/approvals/{id}/call", p.download(forPeople, p.callFile))
 	rt.handle(http.MethodGet, "/approvals/{id}/proof", p.download(forPeople, p.proof))
 	rt.handle(http.MethodPost, "/approvals/{id}/cancel", p.act(forAdmins, []string{"reason"}, p.cancelForm))
 	rt.handle(http.MethodPost, "/approvals/{id}/reconcile", p.act(forAdmins, []string{"reason", "happened"}, p.reconcileForm))
@@ -125,14 +126,22 @@ func (p *pages) page(who audience, build func(visit) (shown, error)) handler {
 	}
 }
 
-// open serves a page to anyone.
-func (p *pages) open(build func(*http.Request) shown) handler {
+// open serves a page to anyone, and to each address so many a second.
+func (p *pages) open(build func(*http.Request) (shown, error)) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		p.headers(w)
 		if err := navigated(r); err != nil {
 			return p.failed(w, r, nil, err)
 		}
-		return p.write(w, r, nil, build(r))
+		if !p.addresses.take("page "+addressKey(p.Source(r)), p.Now()) {
+			// No page: it costs more than the refusal.
+			return counterfoil.Refuse(counterfoil.RateLimited, "too many requests from this address")
+		}
+		got, err := build(r)
+		if err != nil {
+			return p.failed(w, r, nil, err)
+		}
+		return p.write(w, r, nil, got)
 	}
 }
 
@@ -299,23 +308,21 @@ func (p *pages) viewer(ctx context.Context, s session) (*console.Viewer, error) 
 	return &console.Viewer{Name: s.person.Name, Sees: s.isReader(), Admin: s.isAdmin(), Waiting: len(waiting), Token: s.token}, nil
 }
 
-func (p *pages) login(r *http.Request) shown {
+func (p *pages) login(r *http.Request) (shown, error) {
 	next := r.URL.Query().Get("next")
 	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
 		next = "/"
 	}
-	l := console.Login{Next: next, Ended: next != "/", Dev: p.Dev, Command: "counterfoil person enroll-code NAME"}
-	if people, err := p.Approvals.People(r.Context()); err == nil {
-		l.Nobody = true
-		for _, person := range people {
-			l.Nobody = l.Nobody && len(person.Passkeys) == 0
-		}
+	ever, err := p.Passkeys.AnybodyEnrolled(r.Context())
+	if err != nil {
+		return shown{}, err
 	}
-	return shown{name: "login", title: "Log in", body: l}
+	l := console.Login{Next: next, Nobody: !ever, Ended: next != "/", Dev: p.Dev, Command: "counterfoil person enroll-code NAME"}
+	return shown{name: "login", title: "Log in", body: l}, nil
 }
 
-func (p *pages) enrolPage(*http.Request) shown {
-	return shown{name: "enrol", title: "Enrol a passkey", body: console.Enrol{}}
+func (p *pages) enrolPage(*http.Request) (shown, error) {
+	return shown{name: "enrol", title: "Enrol a passkey", body: console.Enrol{}}, nil
 }
 
 func (p *pages) logOut(v visit) (string, error) {

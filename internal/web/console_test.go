@@ -67,6 +67,7 @@ func TestPagesAreForWhomTheyAre(t *testing.T) {
 	for path, who := range map[string]string{
 		"/": all, "/decided": all, "/decided?which=refused": all,
 		"/approvals/" + id: "bo aud adm", "/decided/" + id: "bo aud adm", "/approvals/" + id + "/proof": "bo aud adm",
+		"/approvals/" + id + "/call":                "bo aud adm",
 		"/approvals/apr_aaaaaaaaaaaaaaaaaaaaaaaaaa": "",
 		"/agents": readers, "/agents/payroll": readers, "/agents/nobody": "",
 		"/agents/payroll/suspend": "adm", "/agents/payroll/offboard": "adm",
@@ -85,7 +86,7 @@ func TestPagesAreForWhomTheyAre(t *testing.T) {
 			}
 		}
 		a := nobody.visit(path)
-		file := strings.HasSuffix(path, "/proof") || strings.HasSuffix(path, "/receipt")
+		file := strings.HasSuffix(path, "/proof") || strings.HasSuffix(path, "/call") || strings.HasSuffix(path, "/receipt")
 		if file && a.status != 401 || !file && (a.status != 303 || !strings.HasPrefix(a.header.Get("Location"), "/login")) {
 			t.Errorf("%s for nobody: %d %s", path, a.status, a.header.Get("Location"))
 		}

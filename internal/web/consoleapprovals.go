@@ -2,8 +2,8 @@ package web
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -106,9 +106,12 @@ func (p *pages) approvalPage(v visit) (shown, error) {
 	if err != nil {
 		return shown{}, err
 	}
-	a := p.approval(&view, v.s)
+	a, err := p.approval(v.r.Context(), &view, v.s)
+	if err != nil {
+		return shown{}, err
+	}
 	if !view.State.Open() || view.State == counterfoil.StateApproved {
-		if a.Entries, err = p.entriesOf(v.r.Context(), view.ID); err != nil {
+		if a.Entries, err = p.entriesOf(v.r.Context(), &view); err != nil {
 			return shown{}, err
 		}
 		a.Proof = "/approvals/" + view.ID + "/proof"
@@ -121,13 +124,13 @@ func (p *pages) approvalPage(v visit) (shown, error) {
 }
 
 // approval fills in the page of an approval.
-func (p *pages) approval(view *approval.View, s session) console.Approval {
+func (p *pages) approval(ctx context.Context, view *approval.View, s session) (console.Approval, error) {
 	a := console.Approval{
 		ID: view.ID, State: string(view.State), Change: view.Kind == counterfoil.ApprovalOfChange, Tier: view.Tier,
 		Sentence: spans(view.Sentence), Template: !view.NoTemplate, Agent: view.Agent, Owner: view.Owner, Task: view.Task, Seen: s.isReader(),
 		Class: view.Class, Rule: ruleWords(view.Rule), Tool: view.Tool, Repeats: view.Earlier,
 		Created: view.Created, Expires: view.Expires, UseUntil: view.UseUntil, Closed: view.Closed,
-		Empty: emptySeats(view), Eligible: view.Candidates, Words: spans(view.Words), Digest: view.Digest,
+		Empty: emptySeats(view.Needed), Eligible: view.Candidates, Words: spans(view.Words), Digest: view.Digest,
 		MaySign: view.MaySign, MayDeny: view.MayDeny, OwnAgent: view.OwnAgent, WhyNot: view.WhyNot, Outcome: outcome(view), Reason: text(view.Reason),
 		Erased: view.Call == nil,
 	}
@@ -144,9 +147,13 @@ func (p *pages) approval(view *approval.View, s session) console.Approval {
 	}
 	a.Earlier = earlier(view.Similar)
 	for _, sig := range view.Signatures {
+		kind, err := p.signedWith(ctx, sig.Passkey)
+		if err != nil {
+			return console.Approval{}, err
+		}
 		a.Signatures = append(a.Signatures, console.Signature{
 			Person: sig.Person, Decision: sig.Decision, Reason: text(sig.Reason), Groups: sig.Groups, At: sig.At,
-			Owner: sig.Owner, Mine: sig.Person == s.person.Name,
+			Passkey: kind, Owner: sig.Owner, Mine: sig.Person == s.person.Name,
 		})
 		if sig.Person == s.person.Name {
 			a.Mine = &a.Signatures[len(a.Signatures)-1]
@@ -161,7 +168,20 @@ func (p *pages) approval(view *approval.View, s session) console.Approval {
 	a.MayCancel = s.isAdmin() && view.State.Open()
 	a.Reconcile = s.isAdmin() && view.State == counterfoil.StateIndeterminate
 	a.NeedsAdmin = !s.isAdmin() && view.State == counterfoil.StateIndeterminate
-	return a
+	return a, nil
+}
+
+// signedWith says what kind of passkey a signature was made with.
+func (p *pages) signedWith(ctx context.Context, id string) (string, error) {
+	b, err := base64.RawURLEncoding.DecodeString(id)
+	if err != nil {
+		return "", fmt.Errorf("reading a credential's id: %w", err)
+	}
+	k, ok, err := p.Passkeys.PasskeyByID(ctx, b)
+	if err != nil || !ok {
+		return "", err
+	}
+	return passkeyKind(approval.PasskeyView{AAGUID: k.AAGUID, Attested: k.Attested}), nil
 }
 
 // fillCall fills in what runs, and where.
@@ -169,54 +189,36 @@ func (p *pages) fillCall(a *console.Approval, view *approval.View) {
 	if view.Tree == nil {
 		return
 	}
-	fields := map[string]string{}
+	tree := rows{fields: map[string]string{}}
 	if resource, tool, ok := strings.Cut(view.Tool, "/"); ok && !a.Change {
 		_, registry := p.Authority.Policy()
 		if r := registry.Resources[resource]; r != nil {
 			t, _ := r.Tool(tool)
 			for name, pointer := range t.Fields {
-				fields["/arguments"+pointer] = name
+				tree.fields["/arguments"+pointer] = name
 			}
 		}
 	}
-	for i := range view.Tree.Children {
-		a.Payload = rows(a.Payload, &view.Tree.Children[i], 0, "", fields)
-	}
-	if view.Tree.More > 0 {
-		a.Payload = append(a.Payload, console.Row{Left: true, Count: view.Tree.More})
+	tree.within(view.Tree, 0, "")
+	a.Payload, a.Bytes, a.CallDigest = tree.out, len(view.Call), counterfoil.CallDigest(view.Call)
+	a.Hidden, a.MoreHidden = tree.hidden[:min(len(tree.hidden), mostHidden)], max(len(tree.hidden)-mostHidden, 0)
+	if len(a.Hidden) > 0 {
+		a.Whole = "/approvals/" + view.ID + "/call"
+		for _, f := range view.Fields {
+			a.Fields = append(a.Fields, console.Field{Name: f.Name, Value: spans(f.Value)})
+		}
 	}
 	members, err := ijson.Members(view.Call)
 	if err != nil {
 		return // the tree was made of it; there is nothing more to say
 	}
 	a.Audience = ledger.Text(members["aud"])
+	if r := view.Rendering; r != nil {
+		a.Upstream = r.Upstream
+	}
 	if ledger.Text(members["protocol"]) == counterfoil.ResourceHTTP {
 		a.Target = text(ledger.Text(members["method"]) + " " + ledger.Text(members["target"]))
 	}
-}
-
-// typeWords are the types of JSON for people.
-var typeWords = map[string]string{
-	"object": "object", "array": "list", "string": "text", "number": "number", "boolean": "true or false", "null": "null",
-}
-
-// rows appends a value and what is in it, line by line.
-func rows(out []console.Row, n *approval.Node, depth int, path string, fields map[string]string) []console.Row {
-	r := console.Row{
-		Depth: depth, Name: spans(n.Name), Type: typeWords[n.Type], Count: len(n.Children) + n.More, Value: spans(n.Text), Cut: n.Length, Digest: n.Digest,
-	}
-	path += "/" + console.Flat(r.Name)
-	r.Field = fields[path]
-	branch := n.Type == "object" || n.Type == "array"
-	r.Empty = r.Count == 0 && (branch || n.Type == "string" && len(n.Text) == 0)
-	out = append(out, r)
-	for i := range n.Children {
-		out = rows(out, &n.Children[i], depth+1, path, fields)
-	}
-	if n.More > 0 {
-		out = append(out, console.Row{Depth: depth + 1, Left: true, Count: n.More})
-	}
-	return out
 }
 
 func earlier(s *approval.Similar) *console.Earlier {
@@ -251,41 +253,14 @@ func ruleWords(r counterfoil.ApprovalRule) string {
 	return n + ": " + strings.Join(each[:len(each)-1], ", ") + " and " + each[len(each)-1] + "."
 }
 
-// emptySeats names the signatures that an approval still needs: a group each that no
-// signer stands for, and then anybody's.
-func emptySeats(v *approval.View) []string {
-	if v.Missing <= 0 {
-		return nil
+// emptySeats names the signatures that an approval needs, by the groups that each can
+// be of.
+func emptySeats(needed [][]string) []string {
+	var out []string
+	for _, groups := range needed {
+		out = append(out, "one of "+strings.Join(groups, " or "))
 	}
-	var all, out []string
-	taken := make([]bool, len(v.Signatures))
-	for _, any := range v.Rule.Groups {
-		all = append(all, any...)
-		i := slices.IndexFunc(v.Signatures, func(s approval.SignatureView) bool { return overlap(any, s.Groups) })
-		for i >= 0 && taken[i] {
-			next := slices.IndexFunc(v.Signatures[i+1:], func(s approval.SignatureView) bool { return overlap(any, s.Groups) })
-			if next < 0 {
-				i = -1
-				break
-			}
-			i += 1 + next
-		}
-		if i >= 0 {
-			taken[i] = true
-			continue
-		}
-		out = append(out, "one of "+strings.Join(any, " or "))
-	}
-	slices.Sort(all)
-	all = slices.Compact(all)
-	for len(out) < v.Missing {
-		out = append(out, "one of "+strings.Join(all, " or "))
-	}
-	return out[:v.Missing]
-}
-
-func overlap(a, b []string) bool {
-	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+	return out
 }
 
 // outcome says what came of an approval.
@@ -318,7 +293,7 @@ func outcome(v *approval.View) string {
 		}
 		return "It was refused. Nothing ran."
 	case counterfoil.StateExpired:
-		if v.Missing == 0 {
+		if !v.UseUntil.IsZero() {
 			return "It was approved and not used in time. Nothing ran."
 		}
 		return "Its time was over before everybody who is needed had signed. Nothing ran."
@@ -333,17 +308,14 @@ func outcome(v *approval.View) string {
 }
 
 // entriesOf are the entries of an approval, oldest first.
-func (p *pages) entriesOf(ctx context.Context, id string) ([]console.EntryLink, error) {
-	entries, err := p.Entries.Find(ctx, ledger.Filter{Approval: id})
+func (p *pages) entriesOf(ctx context.Context, v *approval.View) ([]console.EntryLink, error) {
+	entries, err := p.find(ctx, ledger.Filter{Approval: v.ID, Since: v.Created.Add(-maxBefore), Limit: maxLinks}, false)
 	if err != nil {
 		return nil, err
 	}
 	slices.Reverse(entries)
 	var out []console.EntryLink
 	for _, e := range entries {
-		if e.Tool == statusTool {
-			continue // the agent looked
-		}
 		l := lineOf(e)
 		what := l.What
 		if l.Person != "" {
@@ -396,34 +368,12 @@ func (p *pages) proof(v visit) (string, []byte, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	entries, err := p.Entries.Find(ctx, ledger.Filter{Approval: view.ID})
+	indices, err := approval.ProofEntries(ctx, p.Entries, &view)
 	if err != nil {
 		return "", nil, err
 	}
-	indices := map[int64]bool{}
-	for _, e := range entries {
-		if e.Tool == statusTool {
-			continue
-		}
-		indices[e.Index] = true
-		if e.Kind == ledger.ApprovalSigned {
-			if enrolled, ok := e.Detail["enrolled"].(float64); ok {
-				indices[int64(enrolled)] = true
-			}
-		}
-		if e.Kind != ledger.CallDecided {
-			continue
-		}
-		more, err := p.Entries.Find(ctx, ledger.Filter{RequestID: e.RequestID})
-		if err != nil {
-			return "", nil, err
-		}
-		for _, of := range more {
-			indices[of.Index] = true
-		}
-	}
 	receipts := []ledger.Receipt{}
-	for _, i := range slices.Sorted(maps.Keys(indices)) {
+	for _, i := range indices {
 		r, err := p.Entries.Receipt(ctx, i)
 		if err != nil {
 			return "", nil, err
@@ -436,6 +386,19 @@ func (p *pages) proof(v visit) (string, []byte, error) {
 	}
 	b, err := json.Marshal(out) // in the order of its members: the format comes first
 	return view.ID + ".proof.json", append(b, '\n'), err
+}
+
+// callFile is all of what runs, for whoever is shown a part of it: the bytes that the
+// digest of the call is over.
+func (p *pages) callFile(v visit) (string, []byte, error) {
+	view, err := p.Approvals.View(v.r.Context(), v.s.person.Name, v.path("id"))
+	if err != nil {
+		return "", nil, err
+	}
+	if view.Call == nil {
+		return "", nil, counterfoil.Refuse(counterfoil.ToolUnknown, "the call was erased")
+	}
+	return view.ID + ".call.json", view.Call, nil
 }
 
 func (p *pages) cancelForm(v visit) (string, error) {

@@ -171,9 +171,9 @@ func (p *pages) entryPage(v visit) (shown, error) {
 	size, _ := p.Entries.Head()
 	l := lineOf(e)
 	body := console.Chain{Index: index, Size: size, What: l.What, At: l.At, Kind: l.Kind, Approval: e.Approval.ID}
-	for i := range tree.Children {
-		body.Facts = rows(body.Facts, &tree.Children[i], 0, "", nil)
-	}
+	var facts rows
+	facts.within(tree, 0, "")
+	body.Facts = facts.out
 	entries := []*ledger.Entry{e}
 	if e.RequestID != "" || e.Approval.ID != "" {
 		request, id := e.RequestID, ""

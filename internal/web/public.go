@@ -28,10 +28,11 @@ type public struct {
 	meta serverMetadata
 
 	looks *buckets // of agents, at their approvals
+	told  *buckets // of agents, of entries that looks were refused
 }
 
 func newPublic(cfg Config, base string, a *answers) http.Handler {
-	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: newBuckets(lookRate, lookBurst)}
+	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: newBuckets(lookRate, lookBurst), told: newBuckets(1, 1)}
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}

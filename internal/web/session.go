@@ -60,6 +60,8 @@ func (s session) isReader() bool { return s.isAdmin() || slices.Contains(s.perso
 type Passkeys interface {
 	// PasskeyByID returns the passkey with that credential id, ended ones too.
 	PasskeyByID(ctx context.Context, id []byte) (p counterfoil.Passkey, ok bool, err error)
+	// AnybodyEnrolled reports whether a passkey was ever enrolled.
+	AnybodyEnrolled(ctx context.Context) (bool, error)
 }
 
 // session returns who is logged in, and puts off the end of the session; nobody is

@@ -51,7 +51,7 @@ func (p *public) approvalStatus(w http.ResponseWriter, r *http.Request) error {
 		return err // nobody was authenticated: it is counted, not recorded
 	}
 	if !p.looks.take(caller.Agent, p.Now()) {
-		return counterfoil.Refuse(counterfoil.RateLimited, "more than %d looks at approvals a second", lookRate)
+		return p.tooManyLooks(r.Context(), caller.Agent)
 	}
 	var a counterfoil.Approval
 	if err == nil {
@@ -69,6 +69,24 @@ func (p *public) approvalStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, http.StatusOK, "application/json", status)
 	return nil
+}
+
+// tooManyLooks refuses a look of an agent over its rate. Its proof is used up and is in
+// no entry of its own, or the limit would save nothing: one entry a second and agent
+// says, before the answer does, that there were such, so that a start which reads the
+// proofs back takes none from before it (see internal/gateway, rates).
+func (p *public) tooManyLooks(ctx context.Context, agent string) error {
+	now := p.Now()
+	if p.told.take(agent, now) {
+		err := p.Recorder.Append(context.WithoutCancel(ctx), &ledger.Entry{
+			Kind: ledger.RefusedAggregate, Agent: agent, Tool: statusTool, Decision: ledger.Refuse, Code: counterfoil.RateLimited,
+			Detail: map[string]any{"began": ledger.FormatTime(now)},
+		})
+		if err != nil {
+			return notRecorded(err)
+		}
+	}
+	return counterfoil.Refuse(counterfoil.RateLimited, "more than %d looks at approvals a second", lookRate)
 }
 
 // checkCaller verifies the request's token and proof. A token's audience is the
@@ -138,7 +156,7 @@ func (p *public) recordLook(r *http.Request, c counterfoil.Caller, a counterfoil
 		e.View = p.View()
 	}
 	if a.ID != "" {
-		e.Approval = ledger.Approval{ID: a.ID, State: string(a.State)}
+		e.Approval.ID = a.ID // without its state: a look uses nothing up
 	}
 	if why != nil {
 		e.Decision, e.Code = ledger.Refuse, counterfoil.CodeOf(why)
