@@ -17,22 +17,38 @@ type claim struct {
 	digest string
 	now    time.Time
 	reg    *counterfoil.Registry
+	of     string // the revision of reg
 	class  *counterfoil.Class
 	agent  *counterfoil.Agent
 }
 
 func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
-	reg, _ := e.store.Registry()
-	cl := &claim{GuardedCall: c, digest: CallDigest(c.Call), now: e.now(), reg: reg, class: reg.Classes[c.Class], agent: reg.Agents[c.Caller.Agent]}
+	reg, revision := e.store.Registry()
+	cl := &claim{
+		GuardedCall: c, digest: counterfoil.CallDigest(c.Call), now: e.now(), reg: reg, of: revision,
+		class: reg.Classes[c.Class], agent: reg.Agents[c.Caller.Agent],
+	}
 	switch {
 	case cl.class == nil || cl.class.Tier == counterfoil.Forbidden:
 		return nil, counterfoil.Refuse(counterfoil.ClassForbidden, "the class of %s never runs", c.Tool)
 	case cl.agent == nil:
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the agent is not declared any more")
+	case classOf(reg, c.Tool) != c.Class:
+		// What decided on the call has not heard yet of what is declared.
+		return nil, counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", c.Tool)
 	case cl.class.Tier == counterfoil.Routine || len(c.Call) == 0 || c.Caller.Agent == "" || c.Tool.Tool == "":
 		return nil, fmt.Errorf("claiming an approval for %s of tier %s: nobody is asked for that", c.Tool, cl.class.Tier)
 	}
 	return cl, nil
+}
+
+// classOf is the class of a tool that is declared; empty for any other.
+func classOf(reg *counterfoil.Registry, id counterfoil.ToolID) string {
+	if r := reg.Resources[id.Resource]; r != nil {
+		t, _ := r.Tool(id.Tool)
+		return t.Class
+	}
+	return ""
 }
 
 // Claim finds the approval of a call, or asks for one. It returns a Spending when
@@ -85,14 +101,21 @@ func (e *Engine) find(ctx context.Context, cl *claim) (a counterfoil.Approval, e
 		return a, "", nil
 	}
 	f := counterfoil.ApprovalFilter{
-		Kind: counterfoil.ApprovalOfCall, Agent: cl.Caller.Agent, Task: &cl.Caller.Task, CallDigest: cl.digest, Limit: 1000,
+		Kind: counterfoil.ApprovalOfCall, Agent: cl.Caller.Agent, Task: &cl.Caller.Task, CallDigest: cl.digest, Brief: true, Limit: 1000,
 	}
 	equal, err := e.store.Approvals(ctx, f)
 	if err != nil {
 		return a, "", err
 	}
-	a, earlier = cl.choose(equal)
-	if a.ID == "" && cl.Key != "" {
+	if a, earlier = cl.choose(equal); a.ID != "" {
+		// One is read whole: of an equal call there may be a thousand.
+		whole, ok, err := e.store.Approval(ctx, a.ID)
+		if err == nil && !ok {
+			err = fmt.Errorf("approval %s was there and is not any more", a.ID)
+		}
+		return whole, "", err
+	}
+	if cl.Key != "" {
 		// What was erased has no digest any more. A key that ran does not run again.
 		f.CallDigest, f.Key = "", cl.Key
 		keyed, err := e.store.Approvals(ctx, f)
@@ -125,14 +148,14 @@ func (cl *claim) underAnotherDefinition(a *counterfoil.Approval) bool {
 	}
 	members["tool_digest"] = was
 	call, err := ijson.Marshal(members)
-	return err == nil && CallDigest(call) == a.CallDigest
+	return err == nil && counterfoil.CallDigest(call) == a.CallDigest
 }
 
 // ofAnotherDefinition finds the open approval of an equal call of the tool as it was
 // before its definition changed, so that it is superseded and not left to be signed.
 func (e *Engine) ofAnotherDefinition(ctx context.Context, cl *claim) (counterfoil.Approval, error) {
 	open, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{
-		Kind: counterfoil.ApprovalOfCall, Agent: cl.Caller.Agent, Task: &cl.Caller.Task, Limit: 1000,
+		Kind: counterfoil.ApprovalOfCall, Agent: cl.Caller.Agent, Task: &cl.Caller.Task, Brief: true, Limit: 1000,
 		States: []counterfoil.ApprovalState{counterfoil.StatePending, counterfoil.StateApproved},
 	})
 	if err != nil {
@@ -278,7 +301,10 @@ func (e *Engine) askFirst(ctx context.Context, cl *claim, earlier string) error 
 // ask keeps a new approval and returns the refusal that says so. An equal call that
 // came at the same moment gets the same approval.
 func (e *Engine) ask(ctx context.Context, cl *claim, earlier string) error {
-	if _, err := takings(cl.class, cl.Caller.Agent, cl.Fields); err != nil {
+	if err := e.fits(ctx, cl); err != nil {
+		return err
+	}
+	if err := shownWhole(cl); err != nil {
 		return err
 	}
 	a, entry, err := e.newApproval(cl, earlier)
@@ -294,6 +320,26 @@ func (e *Engine) ask(ctx context.Context, cl *claim, earlier string) error {
 	}
 	e.notify(ctx, EventRequested, &kept)
 	return e.refuse(&kept, counterfoil.ApprovalRequired, "%s: %s", kept.ID, wantedOf(&kept))
+}
+
+// fits refuses what its class's limits have no room for as things are: nobody is asked
+// for what could not run. What counts in the end is what is left when it is spent.
+func (e *Engine) fits(ctx context.Context, cl *claim) error {
+	wanted, err := takings(cl.class, cl.Caller.Agent, cl.Fields)
+	if err != nil {
+		return err
+	}
+	for _, t := range wanted {
+		used, err := e.store.Taken(ctx, t)
+		if err != nil {
+			return err
+		}
+		if used > t.Max-t.Amount {
+			return counterfoil.Refuse(counterfoil.LimitExceeded, "class %s allows %s of %s in %s, and %s are used; wait for the window to pass, or ask for less",
+				t.Class, decimal(t.Max), t.Field, t.Window, decimal(used))
+		}
+	}
+	return nil
 }
 
 // wantedOf says to the agent how many have to say yes, and not who may.
@@ -388,8 +434,18 @@ func (cl *claim) changed(a *counterfoil.Approval) string {
 		return "tool"
 	case a.Owner != cl.agent.Owner:
 		return "owner"
+	case cl.elsewhere(a):
+		return "upstream"
 	}
 	return ""
+}
+
+// elsewhere reports whether the call would be sent to another server than the one that
+// people were shown.
+func (cl *claim) elsewhere(a *counterfoil.Approval) bool {
+	r, err := parseRendering(a.Rendering)
+	res := cl.reg.Resources[cl.Tool.Resource]
+	return err != nil || res == nil || res.Upstream != r.Upstream
 }
 
 // supersede closes an approval under which something else would run than was asked
@@ -447,7 +503,7 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 		return counterfoil.Spending{}, err
 	}
 	s := counterfoil.Spending{
-		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Task: cl.Caller.Task, Takings: takes,
+		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Task: cl.Caller.Task, Takings: takes, Revision: cl.of,
 		Live: counterfoil.Live{Agent: cl.Caller.Agent, Instance: cl.Caller.Instance, Epoch: cl.Caller.Epoch},
 	}
 	for i := range a.Signatures {

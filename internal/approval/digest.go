@@ -17,7 +17,6 @@ import (
 // ever taken for one of another kind, and over canonical JSON (RFC 8785), which has
 // one form. It is written "sha-256:" and base64url.
 const (
-	prefixCall      = "counterfoil/call/1\n"
 	prefixApproval  = "counterfoil/approval/1\n"
 	prefixCeremony  = "counterfoil/ceremony/1\n"
 	prefixReason    = "counterfoil/reason/1\n"
@@ -41,8 +40,8 @@ func digestOf(v any) (string, error) {
 	return digest("", b), nil
 }
 
-// CallDigest says which call it is: equal calls have equal digests.
-func CallDigest(call []byte) string { return digest(prefixCall, call) }
+// renderingDigest says what people were shown.
+func renderingDigest(text []byte) string { return digest("", text) }
 
 // A statement is what an approval's digest is over: everything that a signature
 // means. Its canonical JSON is kept with the approval.
@@ -65,7 +64,7 @@ type statement struct {
 func state(a *counterfoil.Approval, class *counterfoil.Class) (statement, error) {
 	s := statement{
 		V: 1, ID: a.ID, CallDigest: a.CallDigest, Class: a.Class, Rule: a.Rule,
-		RenderingDigest: digest("", a.Rendering),
+		RenderingDigest: renderingDigest(a.Rendering),
 		Created:         ledger.FormatTime(a.Created), Expires: ledger.FormatTime(a.Expires),
 		Nonce: nonce(),
 	}
@@ -103,7 +102,7 @@ func stated(a *counterfoil.Approval) (statement, error) {
 	}
 	switch {
 	case s.V != 1 || s.ID != a.ID || s.CallDigest != a.CallDigest || s.Class != a.Class || rule != signed,
-		s.RenderingDigest != digest("", a.Rendering),
+		s.RenderingDigest != renderingDigest(a.Rendering),
 		s.Created != ledger.FormatTime(a.Created) || s.Expires != ledger.FormatTime(a.Expires):
 		return s, errors.New("the record is not what its statement says")
 	}

@@ -3,11 +3,13 @@ package approval
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/ledger"
 )
 
 // doubt verifies everything that an approved approval rests on once more, at the moment
@@ -17,7 +19,7 @@ func (e *Engine) doubt(ctx context.Context, reg *counterfoil.Registry, a *counte
 	if _, err := stated(a); err != nil {
 		return err.Error(), nil
 	}
-	if CallDigest(a.Call) != a.CallDigest {
+	if counterfoil.CallDigest(a.Call) != a.CallDigest {
 		return "the call is not the one of its digest", nil
 	}
 	previous := make([]string, 0, len(a.Signatures))
@@ -33,6 +35,12 @@ func (e *Engine) doubt(ctx context.Context, reg *counterfoil.Registry, a *counte
 		}
 		if s.Decision != counterfoil.DecisionApprove {
 			return s.Person + " said no", nil
+		}
+		if err := e.onRecord(ctx, &k); err != nil {
+			if f := (*counterfoil.Fault)(nil); errors.As(err, &f) {
+				return "", err
+			}
+			return fmt.Sprintf("the passkey of %s: %s", s.Person, plainError(err)), nil
 		}
 		if err := e.party.verifyRecord(s, &k, a.Digest, previous); err != nil {
 			return fmt.Sprintf("the signature of %s does not verify: %s", s.Person, plainError(err)), nil
@@ -58,6 +66,28 @@ func (e *Engine) doubt(ctx context.Context, reg *counterfoil.Registry, a *counte
 		return "there are not enough signatures for the rule", nil
 	}
 	return "", nil
+}
+
+// onRecord holds a passkey against the entry that enrolled it: the log is what cannot be
+// changed, the table is not.
+func (e *Engine) onRecord(ctx context.Context, k *counterfoil.Passkey) error {
+	b, err := e.store.Entry(ctx, k.Entry)
+	if err != nil {
+		return counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading the entry of a passkey: %w", err))
+	}
+	entry, err := ledger.Parse(b)
+	if err != nil {
+		return counterfoil.NewFault(counterfoil.StoreUnavailable, fmt.Errorf("reading entry %d: %w", k.Entry, err))
+	}
+	was, err := readEnrolled(entry)
+	if err != nil {
+		return fmt.Errorf("the log does not have it: %w", err)
+	}
+	if !bytes.Equal(was.ID, k.ID) || was.Person != k.Person || !bytes.Equal(was.PublicKey, k.PublicKey) || !bytes.Equal(was.Handle, k.Handle) ||
+		was.AAGUID != k.AAGUID || was.Attested != k.Attested || was.Eligible != k.Eligible || was.How != k.How {
+		return errors.New("it is not what the log has of it")
+	}
+	return nil
 }
 
 // verifyRecord verifies a kept signature: that its record is the one of its digest and

@@ -35,14 +35,11 @@ type Config struct {
 const (
 	defaultMaxPending = 20
 	defaultWindow     = 15 * time.Minute // to decide, where the class says nothing
-	useWindow         = 5 * time.Minute  // to use what was approved
 	fetchWindow       = 15 * time.Minute // to fetch the answer of a call that ran, before it is erased
 	ceremonyLife      = 5 * time.Minute
 	coolingTime       = 24 * time.Hour // of passkeys that were added or reset, for irreversible classes
 	codeLife          = 24 * time.Hour // of a person's enrolment code
 	maxReason         = 500            // characters
-	maxWords          = 1000           // bytes of the agent's own words
-	pollInterval      = 5              // seconds between two looks of an agent
 )
 
 // An Engine decides whether people said yes. It is safe for concurrent use.
@@ -177,7 +174,7 @@ func (e *Engine) StatusOf(a counterfoil.Approval) *counterfoil.ApprovalStatus {
 	state := stateAt(&a, e.now())
 	s := &counterfoil.ApprovalStatus{
 		ID: a.ID, Status: string(state), StatusEndpoint: e.cfg.Issuer + counterfoil.ApprovalPath + a.ID,
-		Interval: pollInterval, ExpiresAt: a.Expires, ApprovalsRequired: a.Rule.Required, Digest: a.Digest,
+		Interval: int(counterfoil.ApprovalPoll / time.Second), ExpiresAt: a.Expires, ApprovalsRequired: a.Rule.Required, Digest: a.Digest,
 	}
 	switch {
 	case state == counterfoil.StateApproved:

@@ -57,13 +57,23 @@ func (e *Engine) MakeCode(ctx context.Context, person, actor string, reset bool)
 	if err := e.store.PutPersonCode(context.WithoutCancel(ctx), code, entry); err != nil {
 		return counterfoil.Secret{}, none, err
 	}
-	if how == counterfoil.PasskeyReset {
-		e.cfg.Notify(ctx, Notice{
-			Event: EventPasskeyReset, URL: e.party.origin + "/people", People: e.deciders(reg),
-			Sentence: fmt.Sprintf("%s made a code that resets the passkeys of %s: those before count no more.", actor, person),
-		})
+	// Whoever gets a passkey in somebody's name must not be the only one who knows.
+	switch how {
+	case counterfoil.PasskeyReset:
+		e.tellOfPasskey(ctx, person, e.deciders(reg), fmt.Sprintf("%s made a code that resets the passkeys of %s: those before count no more.", actor, person))
+	case counterfoil.PasskeyAdded:
+		e.tellOfPasskey(ctx, person, nil, fmt.Sprintf("%s made a code with which %s can add a passkey.", actor, person))
 	}
 	return text, code, nil
+}
+
+// tellOfPasskey tells the holder, and whoever else is to know, of a passkey.
+func (e *Engine) tellOfPasskey(ctx context.Context, holder string, others []string, sentence string) {
+	people := slices.Clone(others)
+	if !slices.Contains(people, holder) {
+		people = append(people, holder)
+	}
+	e.cfg.Notify(ctx, Notice{Event: EventPasskeyReset, URL: e.party.origin + "/people", People: people, Sentence: sentence})
 }
 
 func active(keys []counterfoil.Passkey) []counterfoil.Passkey {
@@ -136,8 +146,13 @@ func (e *Engine) Enrol(ctx context.Context, text string, credential []byte) (Per
 	if cools {
 		k.UsableFrom = now.Add(coolingTime)
 	}
-	if err := e.store.EnrolPasskey(context.WithoutCancel(ctx), code.Hash, k, e.enrolled(&k)); err != nil {
+	entry := e.enrolled(&k)
+	if err := e.store.EnrolPasskey(context.WithoutCancel(ctx), code.Hash, k, entry); err != nil {
 		return PersonView{}, err
+	}
+	k.Entry = entry.Index
+	if code.How != counterfoil.PasskeyFirst {
+		e.tellOfPasskey(ctx, k.Person, nil, fmt.Sprintf("A passkey of %s was %s.", k.Person, k.How))
 	}
 	// What a crash right here leaves is a passkey that nobody is asked about: it cools
 	// its day.

@@ -94,8 +94,12 @@ func TestWhenAPasskeyCounts(t *testing.T) {
 	if len(keys) != 2 || !keys[1].UsableFrom.Equal(w.clock.Now().Add(coolingTime)) || !slices.Equal(keys[0].Handle, keys[1].Handle) {
 		t.Errorf("the passkeys are %+v", keys)
 	}
-	if n := w.told(EventPasskeyReset); len(n) != 3 || !slices.Contains(n[0].People, "cy") {
-		t.Errorf("told: %+v", n)
+	// Whoever has the passkeys is told each time, and with a reset those who decide too.
+	told := w.told(EventPasskeyReset)
+	for i, others := range []bool{false, true, true, true, false} {
+		if len(told) != 5 || !slices.Contains(told[i].People, "bo") || slices.Contains(told[i].People, "cy") != others {
+			t.Fatalf("told: %+v", told)
+		}
 	}
 
 	dev := newWorld(t, func(w *world) { w.dev = true })

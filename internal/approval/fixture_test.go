@@ -278,9 +278,14 @@ func (w *world) approve(id string, people ...string) {
 
 // spend uses an approval up as the gateway does.
 func (w *world) spend(s counterfoil.Spending, c counterfoil.GuardedCall) (*ledger.Entry, error) {
+	reg, _ := w.store.Registry()
 	d := &ledger.Entry{
-		Kind: ledger.CallDecided, Decision: ledger.Allow, Agent: c.Caller.Agent, Task: c.Caller.Task, Tool: c.Tool.String(), Class: c.Class, Tier: "irreversible",
+		Kind: ledger.CallDecided, Decision: ledger.Allow, RequestID: counterfoil.NewID("req_"), Agent: c.Caller.Agent, Task: c.Caller.Task,
+		Tool: c.Tool.String(), ToolDigest: c.ToolDigest, Class: c.Class, Tier: reg.Classes[c.Class].Tier.String(),
 		Approval: ledger.Approval{ID: s.Approval, State: "spent", Signers: s.Signers},
+	}
+	if c.Caller.Subject != c.Caller.Agent {
+		d.OnBehalfOf = c.Caller.Subject
 	}
 	return d, w.Spend(w.t.Context(), s, d, c.Call)
 }
@@ -296,7 +301,7 @@ func (w *world) run(c counterfoil.GuardedCall) (id string, index int64) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f := &ledger.Entry{Kind: ledger.CallFinished, Of: d.Index, Outcome: "ok", Agent: c.Caller.Agent}
+	f := &ledger.Entry{Kind: ledger.CallFinished, RequestID: d.RequestID, Of: d.Index, Outcome: "ok", Agent: c.Caller.Agent}
 	if err := w.Finish(w.t.Context(), s.Approval, counterfoil.StateSucceeded, []byte(`{"result":{}}`), f); err != nil {
 		w.t.Fatal(err)
 	}
@@ -398,7 +403,7 @@ func (w *world) askOrFind(c counterfoil.GuardedCall) string {
 // is not done.
 type actsOnNothing struct{ Store }
 
-func (actsOnNothing) ReleasePasskey(context.Context, []byte, string, *ledger.Entry) error {
+func (actsOnNothing) ReleasePasskey(context.Context, []byte, string, string, *ledger.Entry) error {
 	return counterfoil.NewFault(counterfoil.StoreUnavailable, context.Canceled)
 }
 

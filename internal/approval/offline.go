@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
@@ -25,6 +26,7 @@ import (
 type Offline struct {
 	keys      map[string]*offlineKey // by credential id, base64url
 	approvals map[string]*offlineApproval
+	proposals map[string]string // by the id of a change that waits, its approval
 	report    OfflineReport
 }
 
@@ -40,15 +42,24 @@ type offlineKey struct {
 	party party
 }
 
+// An offlineApproval is an approval as the log has it.
 type offlineApproval struct {
+	asked   *ledger.Entry // of whom and what: its approval.requested
+	at      time.Time     // when that was
+	kind    string
 	digest  string
 	rule    counterfoil.ApprovalRule
-	owner   string
-	behalf  []string
 	expires time.Time
-	signed  []offlineSignature
-	over    bool // it came to its end
-	spent   bool
+
+	classDigest, templateDigest string
+
+	releases string   // the credential id of the passkey that it releases; empty of any other
+	excluded []string // people whose yes does not count
+
+	signed []offlineSignature
+	last   time.Time // of the signatures
+	over   bool      // it came to its end
+	spent  bool
 }
 
 type offlineSignature struct {
@@ -63,31 +74,77 @@ func (o *Offline) Report() OfflineReport { return o.report }
 // after one verifies the rest.
 func (o *Offline) Add(e *ledger.Entry) error {
 	if o.keys == nil {
-		o.keys, o.approvals = map[string]*offlineKey{}, map[string]*offlineApproval{}
+		o.keys, o.approvals, o.proposals = map[string]*offlineKey{}, map[string]*offlineApproval{}, map[string]string{}
 	}
-	var err error
+	err := o.take(e)
+	o.lost(e)
+	if err != nil {
+		return fmt.Errorf("entry %d (%s): %w", e.Index, e.Kind, err)
+	}
+	return nil
+}
+
+func (o *Offline) take(e *ledger.Entry) error {
 	switch e.Kind {
 	case ledger.PersonEnrolled:
-		err = o.enrolled(e)
+		return o.enrolled(e)
 	case ledger.EnrolmentCodeIssued, ledger.PasskeyEnded:
-		err = o.ended(e)
+		return o.ended(e)
+	case ledger.ChangeProposed:
+		if id, ok := e.Detail["proposal"].(string); ok {
+			o.proposals[id] = e.Approval.ID
+		}
 	case ledger.ChangeClosed:
-		err = o.released(e)
+		return o.changed(e)
 	case ledger.ApprovalRequested:
-		err = o.requested(e)
+		return o.requested(e)
 	case ledger.ApprovalSigned:
-		err = o.signature(e)
+		return o.signature(e)
 	case ledger.ApprovalClosed:
 		if a := o.approvals[e.Approval.ID]; a != nil {
 			a.over = true
 		}
 	case ledger.CallDecided:
-		err = o.decided(e)
-	}
-	if err != nil {
-		return fmt.Errorf("entry %d (%s): %w", e.Index, e.Kind, err)
+		return o.decided(e)
 	}
 	return nil
+}
+
+// lost takes in what an entry, of whatever kind, says that it took beside what it is
+// about: approvals that are over and passkeys that count no more.
+func (o *Offline) lost(e *ledger.Entry) {
+	for _, id := range texts(e.Detail["approvals"]) {
+		if a := o.approvals[id]; a != nil {
+			a.over = true
+		}
+	}
+	for _, id := range texts(e.Detail["passkeys"]) {
+		if k := o.keys[id]; k != nil {
+			k.Status = counterfoil.Ended
+		}
+	}
+}
+
+func texts(v any) []string {
+	list, _ := v.([]any)
+	var out []string
+	for _, item := range list {
+		if s, ok := item.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// offlineSlack is how far the clock may have stepped back without anybody noticing:
+// the entries after it have the time of the one before it.
+const offlineSlack = 5 * time.Second
+
+// past reports whether an entry is later than a deadline that was set at an earlier
+// one. Where the log's time has not moved since, because a clock that was set back has
+// yet to catch up, nothing can be said.
+func past(at, deadline, since time.Time) bool {
+	return at.After(deadline.Add(offlineSlack)) && at.After(since)
 }
 
 // details reads an entry's facts into a struct.
@@ -100,6 +157,21 @@ func details(e *ledger.Entry, v any) error {
 }
 
 func (o *Offline) enrolled(e *ledger.Entry) error {
+	k, err := readEnrolled(e)
+	if err != nil {
+		return err
+	}
+	id := encode(k.ID)
+	if o.keys[id] != nil {
+		return fmt.Errorf("the passkey %s was enrolled before", id)
+	}
+	o.keys[id] = k
+	o.report.Passkeys++
+	return nil
+}
+
+// readEnrolled reads the passkey of a person.enrolled.
+func readEnrolled(e *ledger.Entry) (*offlineKey, error) {
 	var d struct {
 		Person     string `json:"person"`
 		Credential string `json:"credential"`
@@ -113,28 +185,26 @@ func (o *Offline) enrolled(e *ledger.Entry) error {
 		How        string `json:"how"`
 		UsableFrom string `json:"usable_from"`
 	}
+	if e.Kind != ledger.PersonEnrolled {
+		return nil, fmt.Errorf("a %s enrols nobody", e.Kind)
+	}
 	if err := details(e, &d); err != nil {
-		return err
+		return nil, err
 	}
 	id, ok1 := unbase64(d.Credential)
 	key, ok2 := unbase64(d.PublicKey)
 	handle, ok3 := unbase64(d.Handle)
 	from, err := ledger.ParseTime(d.UsableFrom)
 	if !ok1 || !ok2 || !ok3 || err != nil || d.Person == "" || d.RPID == "" || d.Origin == "" {
-		return fmt.Errorf("it does not say whose passkey it is, for which page, or from when")
+		return nil, fmt.Errorf("it does not say whose passkey it is, for which page, or from when")
 	}
-	if o.keys[d.Credential] != nil {
-		return fmt.Errorf("the passkey %s was enrolled before", d.Credential)
-	}
-	o.keys[d.Credential] = &offlineKey{
+	return &offlineKey{
 		Passkey: counterfoil.Passkey{
 			ID: id, Person: d.Person, Handle: handle, PublicKey: key, Eligible: d.Eligible, AAGUID: d.AAGUID, Attested: d.Attested,
 			How: d.How, UsableFrom: from, Status: counterfoil.Active, Entry: e.Index,
 		},
 		party: party{id: d.RPID, origin: d.Origin},
-	}
-	o.report.Passkeys++
-	return nil
+	}, nil
 }
 
 // ended takes in that passkeys count no more: one, or with a code for another all that
@@ -159,20 +229,44 @@ func (o *Offline) ended(e *ledger.Entry) error {
 	return nil
 }
 
-// released takes in that two people let a passkey count before its time.
-func (o *Offline) released(e *ledger.Entry) error {
+// changed verifies a change that took effect before its time, which people have to
+// have let be: of what is declared, or of when a passkey counts. One whose time came, or
+// that was not made, needs nobody.
+func (o *Offline) changed(e *ledger.Entry) error {
 	var d struct {
 		Verb       string `json:"verb"`
 		Credential string `json:"credential"`
+		Proposal   string `json:"proposal"`
 	}
-	if err := details(e, &d); err != nil || d.Verb != counterfoil.ChangeRelease {
+	if err := details(e, &d); err != nil {
 		return err
 	}
-	k := o.keys[d.Credential]
-	if k == nil {
-		return fmt.Errorf("it releases a passkey that was not enrolled")
+	a := o.approvals[e.Approval.ID]
+	switch {
+	case d.Verb == counterfoil.ChangeRelease:
+		return o.released(e, a, d.Credential)
+	case e.Reason != string(counterfoil.StateApproved):
+		return nil
+	case a == nil:
+		return fmt.Errorf("it rests on an approval that was not requested")
+	case a.kind != counterfoil.ApprovalOfChange || a.asked.Tool != changeTool(counterfoil.ChangeApply) || o.proposals[d.Proposal] != e.Approval.ID:
+		return fmt.Errorf("the approval %s is not of this change", e.Approval.ID)
 	}
-	if err := o.spend(e); err != nil {
+	return o.spend(e, a)
+}
+
+// released takes in that people let a passkey count before its time.
+func (o *Offline) released(e *ledger.Entry, a *offlineApproval, credential string) error {
+	k := o.keys[credential]
+	switch {
+	case k == nil || k.Status != counterfoil.Active:
+		return fmt.Errorf("it releases a passkey that was not enrolled, or was ended")
+	case a == nil:
+		return fmt.Errorf("it rests on an approval that was not requested")
+	case a.releases != credential:
+		return fmt.Errorf("the approval %s is not of this passkey", e.Approval.ID)
+	}
+	if err := o.spend(e, a); err != nil {
 		return err
 	}
 	at, err := e.When()
@@ -187,27 +281,106 @@ func (o *Offline) released(e *ledger.Entry) error {
 
 func (o *Offline) requested(e *ledger.Entry) error {
 	var d struct {
-		Digest  string                   `json:"approval_digest"`
-		Rule    counterfoil.ApprovalRule `json:"rule"`
-		Expires string                   `json:"expires"`
+		Kind           string                   `json:"kind"`
+		Digest         string                   `json:"approval_digest"`
+		ClassDigest    string                   `json:"class_digest"`
+		TemplateDigest string                   `json:"template_digest"`
+		Rule           counterfoil.ApprovalRule `json:"rule"`
+		Required       int                      `json:"required"`
+		Expires        string                   `json:"expires"`
+		Statement      jsontext.Value           `json:"statement"`
+		Credential     string                   `json:"credential"`
 	}
 	if err := details(e, &d); err != nil {
 		return err
 	}
+	at, err := e.When()
+	if err != nil {
+		return err
+	}
 	expires, err := ledger.ParseTime(d.Expires)
-	if err != nil || d.Digest == "" || e.Approval.ID == "" {
-		return fmt.Errorf("it does not say which approval it is, or until when")
+	if err != nil || d.Digest == "" || e.Approval.ID == "" || d.Kind != counterfoil.ApprovalOfCall && d.Kind != counterfoil.ApprovalOfChange {
+		return fmt.Errorf("it does not say which approval it is, of what, or until when")
 	}
 	if o.approvals[e.Approval.ID] != nil {
 		return fmt.Errorf("the approval %s was requested before", e.Approval.ID)
 	}
-	a := &offlineApproval{digest: d.Digest, rule: d.Rule, expires: expires}
-	if !(d.Rule.OwnerMayApprove && d.Rule.Tier == counterfoil.Guarded) {
-		a.owner = e.Owner
-		a.behalf = append(slices.Clone(e.Actors), e.OnBehalfOf)
+	t := d.Rule.Tier
+	if t != counterfoil.Guarded && t != counterfoil.Irreversible || e.Tier != t.String() || len(d.Rule.Groups) == 0 ||
+		d.Rule.Required != d.Required || d.Required < max(t.People(), len(d.Rule.Groups)) {
+		return fmt.Errorf("its rule asks for fewer people than its tier, or is of another")
+	}
+	a := &offlineApproval{
+		asked: e, at: at, kind: d.Kind, digest: d.Digest, rule: d.Rule, expires: expires, classDigest: d.ClassDigest, templateDigest: d.TemplateDigest,
+	}
+	// The agent itself is no person; see excluded.
+	mayOwn := d.Rule.OwnerMayApprove && t == counterfoil.Guarded
+	for _, name := range append(slices.Clone(e.Actors), e.OnBehalfOf) {
+		if name != "" && name != e.Agent && (!mayOwn || name != e.Owner) {
+			a.excluded = append(a.excluded, name)
+		}
+	}
+	if !mayOwn && e.Owner != "" {
+		a.excluded = append(a.excluded, e.Owner)
+	}
+	if d.Kind == counterfoil.ApprovalOfChange && e.Tool == changeTool(counterfoil.ChangeRelease) {
+		if err := o.asksRelease(a, d.Credential, d.Statement); err != nil {
+			return err
+		}
 	}
 	o.approvals[e.Approval.ID] = a
 	return nil
+}
+
+// asksRelease verifies that what is signed is the release of exactly this passkey: all
+// that the call says is in the entry that enrolled it.
+func (o *Offline) asksRelease(a *offlineApproval, credential string, text []byte) error {
+	k := o.keys[credential]
+	if k == nil {
+		return fmt.Errorf("it is about a passkey that was not enrolled")
+	}
+	s, err := a.states(text)
+	if err != nil {
+		return err
+	}
+	call, err := releaseCall(&k.Passkey)
+	if err != nil {
+		return err
+	}
+	if s.CallDigest != counterfoil.CallDigest(call) {
+		return fmt.Errorf("what is signed is not the release of the passkey %s", credential)
+	}
+	a.releases, a.excluded = credential, append(a.excluded, k.Person)
+	return nil
+}
+
+// states reads a statement and holds it against what the log says of the approval.
+func (a *offlineApproval) states(text []byte) (s statement, err error) {
+	text, err = ijson.Canonical(text)
+	if err != nil {
+		return s, fmt.Errorf("reading the statement: %w", err)
+	}
+	if digest(prefixApproval, text) != a.digest {
+		return s, fmt.Errorf("the statement is not the one that was signed")
+	}
+	if err := ijson.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("reading the statement: %w", err)
+	}
+	signed, err := digestOf(s.Rule)
+	if err != nil {
+		return s, err
+	}
+	logged, err := digestOf(a.rule)
+	switch {
+	case err != nil:
+		return s, err
+	case s.V != 1 || s.ID != a.asked.Approval.ID:
+		return s, fmt.Errorf("the statement is of another approval")
+	case signed != logged || s.Class != a.asked.Class || s.ClassDigest != a.classDigest || s.TemplateDigest != a.templateDigest ||
+		s.Expires != ledger.FormatTime(a.expires):
+		return s, fmt.Errorf("the log has another rule, class or deadline than the one that was signed")
+	}
+	return s, nil
 }
 
 func (o *Offline) signature(e *ledger.Entry) error {
@@ -215,8 +388,14 @@ func (o *Offline) signature(e *ledger.Entry) error {
 	if a == nil {
 		return fmt.Errorf("it signs an approval that was not requested")
 	}
-	if a.over || a.spent {
+	at, err := e.When()
+	switch {
+	case err != nil:
+		return err
+	case a.over || a.spent || past(at, a.expires, a.at):
 		return fmt.Errorf("it signs an approval that was over")
+	case !a.sameCall(e):
+		return fmt.Errorf("it signs for another agent, task, tool or class than was asked")
 	}
 	var d struct {
 		Record record   `json:"record"`
@@ -239,18 +418,17 @@ func (o *Offline) signature(e *ledger.Entry) error {
 	for _, s := range a.signed {
 		previous = append(previous, s.digest)
 	}
-	err := k.party.verifySignature(&d.Record, signedBy{
+	err = k.party.verifySignature(&d.Record, signedBy{
 		person: e.Actor, decision: c.Decision, reason: e.Reason, approval: a.digest, previous: previous,
 	}, &k.Passkey)
 	if err != nil {
 		return fmt.Errorf("the signature of %s does not verify: %s", e.Actor, plainError(err))
 	}
-	at, err := e.When()
-	if err != nil {
-		return err
-	}
 	switch c.Decision {
 	case counterfoil.DecisionApprove:
+		if !slices.ContainsFunc(a.rule.Groups, func(g []string) bool { return meet(g, d.Groups) }) {
+			return fmt.Errorf("%s is in no group that decides this", e.Actor)
+		}
 		if err := usable(&a.rule, &k.Passkey, at); err != nil {
 			return fmt.Errorf("the passkey of %s: %s", e.Actor, plainError(err))
 		}
@@ -263,9 +441,15 @@ func (o *Offline) signature(e *ledger.Entry) error {
 	if err != nil {
 		return err
 	}
-	a.signed = append(a.signed, offlineSignature{e.Actor, sum, c.Decision, d.Groups})
+	a.signed, a.last = append(a.signed, offlineSignature{e.Actor, sum, c.Decision, d.Groups}), at
 	o.report.Signatures++
 	return nil
+}
+
+// sameCall reports whether an entry is about what was asked.
+func (a *offlineApproval) sameCall(e *ledger.Entry) bool {
+	q := a.asked
+	return e.Agent == q.Agent && e.Task == q.Task && e.OnBehalfOf == q.OnBehalfOf && e.Tool == q.Tool && e.Class == q.Class
 }
 
 // decided holds a call that was allowed against the approval that it used up.
@@ -273,30 +457,39 @@ func (o *Offline) decided(e *ledger.Entry) error {
 	if e.Decision != ledger.Allow {
 		return nil
 	}
-	tier, err := counterfoil.ParseTier(e.Tier)
-	if err != nil && e.Tier != "" {
-		return err
-	}
-	// An agent that looks how its approval stands is allowed to, and uses nothing up.
-	if e.Approval.ID == "" || counterfoil.ApprovalState(e.Approval.State) != counterfoil.StateSpent {
-		if e.Tier != "" && tier != counterfoil.Routine {
-			return fmt.Errorf("a call of tier %s was allowed without an approval", tier)
+	tier := counterfoil.Routine
+	if e.Tier != "" || e.Class != "" {
+		var err error
+		if tier, err = counterfoil.ParseTier(e.Tier); err != nil {
+			return err
 		}
-		return nil
 	}
-	if err := o.spend(e); err != nil {
+	a := o.approvals[e.Approval.ID]
+	switch {
+	case tier == counterfoil.Routine && (a == nil || a.asked.Tool != e.Tool):
+		return nil // an agent that looks how its approval stands uses nothing up
+	case e.Approval.ID == "":
+		return fmt.Errorf("a call of tier %s was allowed without an approval", tier)
+	case a == nil:
+		return fmt.Errorf("it rests on an approval that was not requested")
+	case a.kind != counterfoil.ApprovalOfCall || !a.sameCall(e) || e.ToolDigest != a.asked.ToolDigest:
+		return fmt.Errorf("the approval %s is of another agent, task, tool or class", e.Approval.ID)
+	case tier != a.rule.Tier:
+		return fmt.Errorf("a call of tier %s was allowed with an approval for tier %s", tier, a.rule.Tier)
+	}
+	if err := o.spend(e, a); err != nil {
 		return err
 	}
 	o.report.Calls++
 	return nil
 }
 
-// spend uses an approval up and verifies that the people of its rule said yes.
-func (o *Offline) spend(e *ledger.Entry) error {
-	a := o.approvals[e.Approval.ID]
+// spend uses an approval up and verifies that the people of its rule said yes, in time.
+func (o *Offline) spend(e *ledger.Entry, a *offlineApproval) error {
+	at, err := e.When()
 	switch {
-	case a == nil:
-		return fmt.Errorf("it rests on an approval that was not requested")
+	case err != nil:
+		return err
 	case a.spent:
 		return fmt.Errorf("the approval %s was used before", e.Approval.ID)
 	case a.over:
@@ -304,22 +497,30 @@ func (o *Offline) spend(e *ledger.Entry) error {
 	}
 	a.spent = true
 	var groups [][]string
-	for i, s := range a.signed {
-		if s.decision != counterfoil.DecisionApprove {
+	var people []string
+	for _, s := range a.signed {
+		switch {
+		case s.decision != counterfoil.DecisionApprove:
 			return fmt.Errorf("%s said no", s.person)
+		case slices.Contains(a.excluded, s.person):
+			return fmt.Errorf("%[1]s owns the agent, or it asks on behalf of %[1]s, or is about a passkey of %[1]s", s.person)
+		case slices.Contains(people, s.person): // a passkey is one person's: one credential, one person
+			return fmt.Errorf("%s signed twice", s.person)
 		}
-		if s.person == a.owner || slices.Contains(a.behalf, s.person) {
-			return fmt.Errorf("%s owns the agent, or it asks on behalf of %s", s.person, s.person)
-		}
-		for _, other := range a.signed[:i] {
-			if other.person == s.person { // a passkey is one person's: one credential, one person
-				return fmt.Errorf("%s signed twice", s.person)
-			}
-		}
-		groups = append(groups, s.groups)
+		groups, people = append(groups, s.groups), append(people, s.person)
 	}
-	if len(a.signed) < max(a.rule.Required, a.rule.Tier.People(), 1) || missing(&a.rule, groups) > 0 {
+	if len(people) < max(a.rule.Required, a.rule.Tier.People(), 1) || missing(&a.rule, groups) > 0 {
 		return fmt.Errorf("approval %s has %d signatures, and its rule needs more or other people", e.Approval.ID, len(a.signed))
+	}
+	if len(e.Approval.Signers) > 0 && !slices.Equal(e.Approval.Signers, people) {
+		return fmt.Errorf("approval %s has the signatures of others than the entry says", e.Approval.ID)
+	}
+	until := a.last.Add(counterfoil.ApprovalUseWindow)
+	if a.kind == counterfoil.ApprovalOfChange && a.expires.After(until) {
+		until = a.expires
+	}
+	if past(at, until, a.last) {
+		return fmt.Errorf("the approval %s was not used in time", e.Approval.ID)
 	}
 	return nil
 }

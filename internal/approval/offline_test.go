@@ -54,6 +54,15 @@ func TestOfflineFindsForgeries(t *testing.T) {
 	if bad := feed(log()); bad != "" {
 		t.Fatalf("the honest log: %s", bad)
 	}
+	// An agent that looks at it, while the call is under way or after, uses nothing up.
+	for _, state := range []string{"", "spent", "succeeded"} {
+		l := log()
+		i := of(l, ledger.CallDecided, 0)
+		look := &ledger.Entry{Kind: ledger.CallDecided, Decision: ledger.Allow, Agent: "payroll", Tool: "bank/tasks/get", Approval: ledger.Approval{ID: id, State: state}}
+		if bad := feed(append(append(append(l[:i:i], look), l[i:]...), look)); bad != "" {
+			t.Errorf("with a look that says %q: %s", state, bad)
+		}
+	}
 	for _, row := range []struct {
 		name, word string
 		forge      func(log []*ledger.Entry) []*ledger.Entry
@@ -119,7 +128,11 @@ func TestOfflineFindsForgeries(t *testing.T) {
 			return l
 		}},
 		{"for whom it was", "on behalf", func(l []*ledger.Entry) []*ledger.Entry {
-			l[of(l, ledger.ApprovalRequested, 0)].OnBehalfOf = "bo"
+			for _, e := range l {
+				if e.Approval.ID == id {
+					e.OnBehalfOf = "bo"
+				}
+			}
 			return l
 		}},
 		{"a group", "needs more", func(l []*ledger.Entry) []*ledger.Entry {
@@ -139,6 +152,89 @@ func TestOfflineFindsForgeries(t *testing.T) {
 		{"an approval that nobody asked for", "not requested", func(l []*ledger.Entry) []*ledger.Entry {
 			l[of(l, ledger.CallDecided, 0)].Approval.ID = "apr_other"
 			return l
+		}},
+		{"used a year later", "not used in time", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Time = "2027-03-02T09:00:00.000000Z"
+			return l
+		}},
+		{"used six minutes later", "not used in time", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Time = "2026-03-02T09:06:00.000000Z"
+			return l
+		}},
+		{"signed after the deadline", "signs an approval that was over", func(l []*ledger.Entry) []*ledger.Entry {
+			for _, e := range l[of(l, ledger.ApprovalSigned, 1):] {
+				e.Time = "2026-03-02T09:16:00.000000Z"
+			}
+			return l
+		}},
+		{"of another agent", "another agent", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Agent = "other"
+			return l
+		}},
+		{"of another task", "another agent", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Task = "tsk_2"
+			return l
+		}},
+		{"of another tool", "another agent", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Tool = "bank/both"
+			return l
+		}},
+		{"of another definition", "another agent", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].ToolDigest = "sha-256:other"
+			return l
+		}},
+		{"of another class", "another agent", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Class = "both"
+			return l
+		}},
+		{"of another tier", "of tier guarded", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Tier = "guarded"
+			return l
+		}},
+		{"of no tier", "tier", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Tier = ""
+			return l
+		}},
+		{"as routine", "another agent, task, tool or class", func(l []*ledger.Entry) []*ledger.Entry {
+			e := l[of(l, ledger.CallDecided, 0)]
+			e.Tier, e.Class = "routine", "read"
+			return l
+		}},
+		{"other signers", "others than the entry says", func(l []*ledger.Entry) []*ledger.Entry {
+			l[of(l, ledger.CallDecided, 0)].Approval.Signers = []string{"bo", "ed"}
+			return l
+		}},
+		{"a rule of one person", "fewer people", func(l []*ledger.Entry) []*ledger.Entry {
+			i := of(l, ledger.ApprovalRequested, 0)
+			detail(l[i])["required"], detail(l[i], "rule")["required"] = float64(1), float64(1)
+			return l
+		}},
+		{"a rule of another tier", "fewer people", func(l []*ledger.Entry) []*ledger.Entry {
+			i := of(l, ledger.ApprovalRequested, 0)
+			detail(l[i], "rule")["tier"] = "guarded"
+			return l
+		}},
+		{"a rule of a lesser tier throughout", "of tier irreversible", func(l []*ledger.Entry) []*ledger.Entry {
+			i := of(l, ledger.ApprovalRequested, 0)
+			detail(l[i], "rule")["tier"], detail(l[i], "rule")["required"], detail(l[i])["required"] = "guarded", float64(1), float64(1)
+			l[i].Tier = "guarded"
+			return l
+		}},
+		{"a signer who is deleted", "ended", func(l []*ledger.Entry) []*ledger.Entry {
+			gone := &ledger.Entry{Kind: ledger.ConfigApplied, Detail: map[string]any{"passkeys": []any{encode(w.phone("bo").Passkeys()[0].ID)}}}
+			i := of(l, ledger.ApprovalSigned, 0)
+			return append(append(l[:i:i], gone), l[i:]...)
+		}},
+		{"an agent that was suspended", "over", func(l []*ledger.Entry) []*ledger.Entry {
+			suspended := &ledger.Entry{Kind: ledger.AgentSuspended, Detail: map[string]any{"approvals": []any{id}}}
+			i := of(l, ledger.CallDecided, 0)
+			return append(append(l[:i:i], suspended), l[i:]...)
+		}},
+		{"a change that nobody was asked about", "not requested", func(l []*ledger.Entry) []*ledger.Entry {
+			return append(l, &ledger.Entry{Kind: ledger.ChangeClosed, Reason: "approved", Approval: ledger.Approval{ID: "apr_other"}})
+		}},
+		{"a change with the approval of a call", "not of this change", func(l []*ledger.Entry) []*ledger.Entry {
+			return append(l, &ledger.Entry{Kind: ledger.ChangeClosed, Reason: "approved", Approval: ledger.Approval{ID: id}})
 		}},
 		{"no approval at all", "without an approval", func(l []*ledger.Entry) []*ledger.Entry {
 			l[of(l, ledger.CallDecided, 0)].Approval = ledger.Approval{}
@@ -179,5 +275,101 @@ func TestOfflineReadsWhatIsWritten(t *testing.T) {
 	}
 	if a.Signatures[0].Decision != counterfoil.DecisionApprove {
 		t.Errorf("kept: %+v", a.Signatures[0])
+	}
+}
+
+// What two people let be before its time is exactly that.
+func TestOfflineFindsForgedChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.enrol("bo", "cy", "ed")
+	second := passkey.New(testRP, testOrigin)
+	w.enrolWith("bo", second, false)
+	id := w.told(EventChangeProposed)[0].Approval
+	w.approve(id, "cy", "ed")
+	w.phones["bo"] = second
+	w.approve(w.ask(w.pay("100", "DE1")), "bo")
+	log := w.entries
+	if bad := feed(log()); bad != "" {
+		t.Fatalf("the honest log: %s", bad)
+	}
+	find := func(l []*ledger.Entry, kind ledger.Kind, n int) (int, *ledger.Entry) {
+		for i, e := range l {
+			if e.Kind == kind {
+				if n--; n < 0 {
+					return i, e
+				}
+			}
+		}
+		t.Fatalf("no %s", kind)
+		return 0, nil
+	}
+	others, _ := w.entriesOf(ledger.PersonEnrolled)[1].Detail["credential"].(string)
+	for _, row := range []struct {
+		name, word string
+		forge      func(l []*ledger.Entry) []*ledger.Entry
+	}{
+		{"no release", "counts for irreversible", func(l []*ledger.Entry) []*ledger.Entry {
+			i, _ := find(l, ledger.ChangeClosed, 0)
+			return append(l[:i:i], l[i+1:]...)
+		}},
+		{"another passkey is released", "not of this passkey", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ChangeClosed, 0)
+			e.Detail["credential"] = others
+			return l
+		}},
+		{"another passkey was asked about", "not the release of the passkey", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ApprovalRequested, 0)
+			e.Detail["credential"] = others
+			return l
+		}},
+		{"the passkey was enrolled otherwise", "not the release of the passkey", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.PersonEnrolled, 3)
+			e.Detail["how"] = "reset"
+			return l
+		}},
+		{"another statement", "not the one that was signed", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ApprovalRequested, 0)
+			e.Detail["statement"].(map[string]any)["nonce"] = "AAAA"
+			return l
+		}},
+		{"another rule than was signed", "another rule", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ApprovalRequested, 0)
+			e.Detail["rule"].(map[string]any)["groups"] = []any{[]any{"finance", "audit", "evil"}}
+			return l
+		}},
+		{"no statement", "statement", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ApprovalRequested, 0)
+			delete(e.Detail, "statement")
+			return l
+		}},
+		{"the approval of a call", "not of this passkey", func(l []*ledger.Entry) []*ledger.Entry {
+			_, asked := find(l, ledger.ApprovalRequested, 1)
+			i, e := find(l, ledger.ChangeClosed, 0)
+			e.Approval = asked.Approval
+			return append(append(l[:i:i], l[i+1:]...), e)
+		}},
+		{"released by one", "needs more", func(l []*ledger.Entry) []*ledger.Entry {
+			i, _ := find(l, ledger.ApprovalSigned, 1)
+			return append(l[:i:i], l[i+1:]...)
+		}},
+		{"released long after", "not used in time", func(l []*ledger.Entry) []*ledger.Entry {
+			_, e := find(l, ledger.ChangeClosed, 0)
+			e.Time = "2026-03-04T09:00:00.000000Z"
+			return l
+		}},
+		{"a call runs with it", "another agent, task, tool or class", func(l []*ledger.Entry) []*ledger.Entry {
+			i, _ := find(l, ledger.ChangeClosed, 0)
+			run := &ledger.Entry{
+				Kind: ledger.CallDecided, Time: l[i].Time, Decision: ledger.Allow, Tool: "counterfoil/release-passkey", Class: "admin-change", Tier: "irreversible",
+				Approval: ledger.Approval{ID: id},
+			}
+			return append(append(l[:i:i], run), l[i:]...)
+		}},
+	} {
+		bad := feed(row.forge(log()))
+		if bad == "" || !strings.Contains(bad, row.word) {
+			t.Errorf("%s: found %q, want %q", row.name, bad, row.word)
+		}
 	}
 }

@@ -30,6 +30,7 @@ type Rendering struct {
 	Tool        string                   `json:"tool"`
 	Resource    string                   `json:"resource"`
 	Environment string                   `json:"environment,omitzero"`
+	Upstream    string                   `json:"upstream,omitzero"` // where the gateway sends it
 	Fields      map[string]string        `json:"fields"`
 	Why         string                   `json:"why"`                  // it waits for people
 	Irrevocable string                   `json:"irrevocable,omitzero"` // what cannot be undone
@@ -52,13 +53,13 @@ func (cl *claim) render(earlier string) Rendering {
 		V: 1, Template: cl.class.Template, Class: c.Class, Tier: cl.class.Tier, Rule: counterfoil.RuleOf(cl.class),
 		Agent: c.Caller.Agent, Owner: cl.agent.Owner, Actors: c.Caller.Actors, Task: c.Caller.Task, Purpose: cl.agent.Purpose,
 		Tool: c.Tool.String(), Resource: c.Tool.Resource, Fields: map[string]string{},
-		Words: cut(c.Words, maxWords), Earlier: earlier,
+		Words: cut(c.Words, counterfoil.MaxWords), Earlier: earlier,
 	}
 	if c.Caller.Subject != c.Caller.Agent {
 		r.OnBehalfOf = c.Caller.Subject
 	}
 	if res := cl.reg.Resources[c.Tool.Resource]; res != nil {
-		r.Environment = res.Environment
+		r.Environment, r.Upstream = res.Environment, res.Upstream
 		if t, ok := res.Tool(c.Tool.Tool); ok {
 			for name := range t.Fields {
 				if _, ok := c.Fields[name]; !ok {
@@ -87,7 +88,7 @@ func (r *Rendering) absences() {
 	}{
 		{"template", r.Template == ""}, {"agent", r.Agent == ""}, {"owner", r.Owner == ""}, {"on_behalf_of", r.OnBehalfOf == ""},
 		{"actors", len(r.Actors) == 0}, {"task", r.Task == ""}, {"purpose", r.Purpose == ""}, {"requester", r.Requester == ""},
-		{"environment", r.Environment == ""}, {"irrevocable", r.Irrevocable == ""}, {"words", r.Words == ""}, {"earlier", r.Earlier == ""},
+		{"environment", r.Environment == ""}, {"upstream", r.Upstream == ""}, {"irrevocable", r.Irrevocable == ""}, {"words", r.Words == ""}, {"earlier", r.Earlier == ""},
 	} {
 		if m.absent {
 			r.Absent = append(r.Absent, m.name)

@@ -14,7 +14,24 @@ func notEligible(format string, args ...any) error {
 	return counterfoil.Refuse(counterfoil.ApproverNotEligible, format, args...)
 }
 
-// eligible returns the groups for which a person may decide an approval at this
+// decides returns the groups for which a person may make a decision, or why the person
+// may not. Whoever holds a passkey may say no to its release, in whatever group: that a
+// passkey is in somebody's name is theirs to object to.
+func decides(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision string) (groups []string, err error) {
+	groups, err = eligible(reg, a, name)
+	if err != nil && decision == counterfoil.DecisionDeny && mayObject(reg, a, name) {
+		return []string{}, nil
+	}
+	return groups, err
+}
+
+// mayObject reports whether an approval is to release a passkey of this person's.
+func mayObject(reg *counterfoil.Registry, a *counterfoil.Approval, name string) bool {
+	p := reg.People[name]
+	return p != nil && sameHuman(reg, p, holderOf(a))
+}
+
+// eligible returns the groups for which a person may say yes to an approval at this
 // moment, or why the person may not.
 func eligible(reg *counterfoil.Registry, a *counterfoil.Approval, name string) (groups []string, err error) {
 	p := reg.People[name]
@@ -44,7 +61,7 @@ func eligible(reg *counterfoil.Registry, a *counterfoil.Approval, name string) (
 func excluded(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil.Person) error {
 	if a.Kind == counterfoil.ApprovalOfChange {
 		// Of a passkey that is to be released, whoever holds it.
-		if holder := a.Fields[fieldPerson]; holder != "" && sameHuman(reg, p, holder) {
+		if sameHuman(reg, p, holderOf(a)) {
 			return notEligible("%s enrolled the passkey that this is about", p.Name)
 		}
 		return nil
@@ -139,7 +156,7 @@ func signedGroups(a *counterfoil.Approval) [][]string {
 // would not count: who signed already is not distinct, and a signature that brings the
 // approval no nearer is not asked of anybody.
 func maySign(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision string) ([]string, error) {
-	groups, err := eligible(reg, a, name)
+	groups, err := decides(reg, a, name, decision)
 	if err != nil || decision == counterfoil.DecisionDeny {
 		return groups, err
 	}

@@ -1,7 +1,9 @@
 package approval
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -208,7 +210,7 @@ func TestAPasskeyIsReleasedByTwo(t *testing.T) {
 		second := passkey.New(testRP, testOrigin)
 		w.enrolWith("bo", second, false)
 		change := w.told(EventChangeProposed)
-		if len(change) != 1 || !slices.Equal(change[0].People, []string{"ana", "cy", "di", "ed"}) {
+		if len(change) != 1 || !slices.Equal(change[0].People, []string{"ana", "cy", "di", "ed", "bo"}) {
 			t.Fatalf("told: %+v", change)
 		}
 		id := change[0].Approval
@@ -265,6 +267,104 @@ func TestAReleaseIsMadeUpFor(t *testing.T) {
 	wantDone(t, w.Sweep(t.Context()))
 	w.wantState(a.ID, counterfoil.StateSucceeded)
 	w.checkLog()
+}
+
+// Whoever gets a passkey in their name hears of it and may object, in whatever group:
+// their no ends it, and their yes does not count.
+func TestWhoeverHoldsAPasskeyMayObject(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.enrol("bo", "cy", "fay")
+	mine := w.phone("fay")
+	w.phones["fay"] = nil
+	w.enrol("fay") // in no group, with a code that somebody else made and used
+	thief := w.phones["fay"]
+	w.phones["fay"] = mine
+	told := w.told(EventChangeProposed)
+	if len(told) != 1 || !slices.Contains(told[0].People, "fay") {
+		t.Fatalf("told: %+v", told)
+	}
+	id := told[0].Approval
+	inbox, err := w.Inbox(t.Context(), "fay")
+	if err != nil || len(inbox) != 1 || inbox[0].MaySign || !inbox[0].MayDeny || inbox[0].WhyNot == "" {
+		t.Errorf("the inbox: %+v, %v", inbox, err)
+	}
+	if v, err := w.View(t.Context(), "fay", id); err != nil || v.MaySign || !v.MayDeny {
+		t.Errorf("the view: %+v, %v", v, err)
+	}
+	if _, err := w.View(t.Context(), "gus", id); err != nil {
+		t.Errorf("an auditor: %v", err)
+	}
+	_, err = w.Challenge(t.Context(), id, "fay", counterfoil.DecisionApprove, "")
+	wantRefused(t, err, counterfoil.ApproverNotEligible)
+	_, err = w.Challenge(t.Context(), id, "gus", counterfoil.DecisionDeny, "")
+	wantRefused(t, err, counterfoil.ApproverNotEligible)
+	if s, err := w.sign(id, "fay", counterfoil.DecisionDeny, "not mine"); err != nil || s != counterfoil.StateDenied {
+		t.Fatalf("a no: %s, %v", s, err)
+	}
+	keys, err := w.store.PasskeysOf(t.Context(), "fay")
+	wantDone(t, err)
+	if keys[0].Status != counterfoil.Active || keys[1].Status != counterfoil.Ended || !slices.Equal(keys[1].ID, thief.Passkeys()[0].ID) {
+		t.Errorf("after a no: %+v", keys)
+	}
+	w.checkLog()
+}
+
+// Which passkey is released is read from what was signed, whatever lies beside it.
+func TestAReleaseIsOfWhatWasSigned(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(a *counterfoil.Approval, mine, other string){
+		"": func(*counterfoil.Approval, string, string) {},
+		"the fields": func(a *counterfoil.Approval, _, other string) {
+			a.Fields = map[string]string{fieldPerson: "ed", fieldCredential: other}
+		},
+		"the call": func(a *counterfoil.Approval, mine, other string) {
+			a.Call = []byte(strings.Replace(string(a.Call), mine, other, 1))
+		},
+		"call and digest": func(a *counterfoil.Approval, mine, other string) {
+			a.Call = []byte(strings.Replace(string(a.Call), mine, other, 1))
+			a.CallDigest = counterfoil.CallDigest(a.Call)
+		},
+	} {
+		w := newWorld(t)
+		w.enrol("bo", "cy", "ed")
+		second, third := passkey.New(testRP, testOrigin), passkey.New(testRP, testOrigin)
+		w.enrolWith("bo", second, false)
+		w.enrolWith("ed", third, false)
+		mine, other := second.Passkeys()[0].ID, third.Passkeys()[0].ID
+		id := w.told(EventChangeProposed)[0].Approval
+		w.approve(id, "cy")
+		options, err := w.Challenge(t.Context(), id, "ed", counterfoil.DecisionApprove, "")
+		wantDone(t, err)
+		_, err = w.on(actsOnNothing{w.store}).Sign(t.Context(), id, "ed", counterfoil.DecisionApprove, "", w.phone("ed").Get(options))
+		wantDone(t, err)
+		a := w.approval(id)
+		forged := forgedApproval{w.store, func(a *counterfoil.Approval) { change(a, encode(mine), encode(other)) }}
+		err = w.on(forged).release(t.Context(), &a)
+		honest := name == "" || name == "the fields"
+		if (err == nil) != honest {
+			t.Errorf("%q: %v", name, err)
+		}
+		for of, id := range map[string][]byte{"bo": mine, "ed": other} {
+			k, _, err := w.store.PasskeyByID(t.Context(), id)
+			wantDone(t, err)
+			if released := !k.UsableFrom.After(w.clock.Now()); released != (honest && of == "bo") {
+				t.Errorf("%q: the passkey of %s is released: %t", name, of, released)
+			}
+		}
+	}
+}
+
+// forgedApproval is a store in which somebody changed an approval.
+type forgedApproval struct {
+	Store
+	change func(*counterfoil.Approval)
+}
+
+func (s forgedApproval) Approval(ctx context.Context, id string) (counterfoil.Approval, bool, error) {
+	a, ok, err := s.Store.Approval(ctx, id)
+	s.change(&a)
+	return a, ok, err
 }
 
 // An authenticator's model counts where its maker vouches for it.

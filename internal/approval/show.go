@@ -22,7 +22,8 @@ const (
 )
 
 // sees reports whether a viewer may see an approval: administrators and auditors all,
-// others those that their groups decide or that they signed. The empty viewer is the
+// others those that their groups decide, that they signed, or that are to release a
+// passkey of theirs. The empty viewer is the
 // administration socket, whose holder has the machine, sees all and signs nothing.
 func sees(reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) bool {
 	if viewer == "" {
@@ -40,11 +41,11 @@ func sees(reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) boo
 			return true
 		}
 	}
-	return slices.ContainsFunc(a.Signatures, func(s counterfoil.Signature) bool { return s.Person == viewer })
+	return mayObject(reg, a, viewer) || slices.ContainsFunc(a.Signatures, func(s counterfoil.Signature) bool { return s.Person == viewer })
 }
 
-// Inbox returns the approvals that a person may sign now, the one that expires first
-// at the top.
+// Inbox returns the approvals that a person may sign now, or object to as a passkey is
+// in the person's name; the one that expires first is at the top.
 func (e *Engine) Inbox(ctx context.Context, person string) ([]View, error) {
 	list, err := e.pending(ctx)
 	if err != nil {
@@ -53,7 +54,7 @@ func (e *Engine) Inbox(ctx context.Context, person string) ([]View, error) {
 	reg, _ := e.store.Registry()
 	var out []View
 	for i := range list {
-		if _, err := maySign(reg, &list[i], person, counterfoil.DecisionApprove); err == nil {
+		if _, err := maySign(reg, &list[i], person, counterfoil.DecisionApprove); err == nil || mayObject(reg, &list[i], person) {
 			out = append(out, e.view(reg, &list[i], person))
 		}
 	}
@@ -135,7 +136,7 @@ func (e *Engine) View(ctx context.Context, viewer, id string) (View, error) {
 		if v.Limits, err = e.limits(ctx, reg.Classes[a.Class], &a); err != nil {
 			return View{}, err
 		}
-		if v.Similar, err = e.similar(ctx, &a); err != nil {
+		if v.Similar, err = e.similar(ctx, reg, &a, viewer); err != nil {
 			return View{}, err
 		}
 	}
@@ -168,8 +169,11 @@ func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer
 		by := reg.People[s.Person]
 		v.Signatures = append(v.Signatures, SignatureView{
 			Person: s.Person, Decision: s.Decision, Reason: s.Reason, Groups: s.Groups, At: s.At, Digest: s.Digest,
-			Owner: by != nil && owns(reg, a, by),
+			Passkey: encode(s.Passkey), Owner: by != nil && owns(reg, a, by),
 		})
+	}
+	if state == counterfoil.StatePending || state == counterfoil.StateExpired && a.UseUntil.IsZero() {
+		v.Needed = needed(&a.Rule, signedGroups(a))
 	}
 	if state != counterfoil.StatePending {
 		v.WhyNot = sentenceOf(a, state)
@@ -224,8 +228,9 @@ func (e *Engine) limits(ctx context.Context, class *counterfoil.Class, a *counte
 }
 
 // similar finds the latest approved call of the same agent and tool before this one,
-// and what is different now.
-func (e *Engine) similar(ctx context.Context, a *counterfoil.Approval) (*Similar, error) {
+// and what is different now: to whoever may see that one. Another class may have had
+// other people.
+func (e *Engine) similar(ctx context.Context, reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) (*Similar, error) {
 	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{
 		Kind: counterfoil.ApprovalOfCall, Agent: a.Caller.Agent, Brief: true,
 		States: []counterfoil.ApprovalState{
@@ -244,7 +249,7 @@ func (e *Engine) similar(ctx context.Context, a *counterfoil.Approval) (*Similar
 		if err != nil {
 			return nil, err
 		}
-		s := &Similar{ID: b.ID, State: stateAt(b, e.now()), Created: b.Created, Erased: len(whole.Call) == 0}
+		s := &Similar{ID: b.ID, State: stateAt(b, e.now()), Created: b.Created, Erased: len(whole.Call) == 0 || !sees(reg, b, viewer)}
 		if !s.Erased {
 			if s.Differences, s.More, err = differences(whole.Call, a.Call); err != nil {
 				return nil, err
@@ -389,6 +394,9 @@ func (e *Engine) notify(ctx context.Context, event string, a *counterfoil.Approv
 	if a.State == counterfoil.StatePending {
 		reg, _ := e.store.Registry()
 		n.People = e.candidates(reg, a)
+		if holder := holderOf(a); holder != "" && reg.People[holder] != nil && !slices.Contains(n.People, holder) {
+			n.People = append(n.People, holder)
+		}
 	}
 	e.cfg.Notify(ctx, n)
 }

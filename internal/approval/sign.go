@@ -79,7 +79,7 @@ func (e *Engine) decide(ctx context.Context, id, person, decision, reason string
 		return nil, noApproval()
 	}
 	reg, _ := e.store.Registry()
-	if _, err := eligible(reg, &a, person); err != nil {
+	if _, err := decides(reg, &a, person, decision); err != nil {
 		return nil, err
 	}
 	d := &act{a: a, person: person, decision: decision, reason: reason, now: e.now()}
@@ -141,6 +141,9 @@ func (e *Engine) Sign(ctx context.Context, id, person, decision, reason string, 
 	if _, err := stated(&d.a); err != nil {
 		return "", fmt.Errorf("signing approval %s: %w", id, err)
 	}
+	if counterfoil.CallDigest(d.a.Call) != d.a.CallDigest {
+		return "", fmt.Errorf("signing approval %s: the call is not the one of its digest", id)
+	}
 	s, k, err := e.assess(ctx, d, ceremony, credential)
 	if err != nil {
 		return "", err
@@ -178,6 +181,9 @@ func (e *Engine) assess(ctx context.Context, d *act, ceremony signCeremony, cred
 	}
 	if !ok || k.Person != d.person || k.Status != counterfoil.Active {
 		return s, k, refusedPasskey("the passkey is not an active one of %s", d.person)
+	}
+	if err := e.onRecord(ctx, &k); err != nil {
+		return s, k, fmt.Errorf("signing with a passkey of %s: %w", d.person, err)
 	}
 	out, err := e.asserted(in, &k, ceremony.bytes)
 	if err != nil {
@@ -226,7 +232,7 @@ func (d *act) next() (counterfoil.ApprovalState, time.Time) {
 	if missing(&d.a.Rule, append(signedGroups(&d.a), d.groups)) > 0 {
 		return counterfoil.StatePending, time.Time{}
 	}
-	until := d.now.Add(useWindow)
+	until := d.now.Add(counterfoil.ApprovalUseWindow)
 	if d.a.Kind == counterfoil.ApprovalOfChange && d.a.Expires.After(until) {
 		until = d.a.Expires // at which it would take effect anyway
 	}

@@ -20,6 +20,8 @@ type Store interface {
 	Registry() (*counterfoil.Registry, string)
 	// AgentState is where an agent is in its life; zero for a name nobody had.
 	AgentState(agent string) counterfoil.AgentState
+	// Entry returns the exact bytes of an entry of the log.
+	Entry(ctx context.Context, index int64) ([]byte, error)
 	// Append commits an entry that changes nothing else.
 	Append(ctx context.Context, e *ledger.Entry) error
 }
@@ -59,7 +61,9 @@ type Approvals interface {
 	// SpendApproval commits e, a call.decided that allows, and spends the approval
 	// in the same transaction: only where it is approved, its time to be used is
 	// not over, call digest, task and number of signatures are those of s, agent
-	// and instance are live at that epoch, and every taking fits its limit. What
+	// and instance are live at that epoch, and every taking fits its limit. Where the
+	// registry is not of the spending's revision any more it returns
+	// counterfoil.ErrChanged. What
 	// does not is refused: approval_spent, approval_expired, approval_mismatch,
 	// approval_revoked, limit_exceeded, …. What is kept of the payload is as for
 	// any call.decided.
@@ -110,6 +114,6 @@ type Passkeys interface {
 	EndPasskeys(ctx context.Context, ids [][]byte, e *ledger.Entry) error
 
 	// ReleasePasskey makes a passkey usable for irreversible classes at once, with
-	// e, spending the approval of that change.
-	ReleasePasskey(ctx context.Context, id []byte, approval string, e *ledger.Entry) error
+	// e, spending the approval of that change, whose call has that digest.
+	ReleasePasskey(ctx context.Context, id []byte, approval, callDigest string, e *ledger.Entry) error
 }

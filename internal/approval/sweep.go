@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -70,14 +71,15 @@ func (e *Engine) expire(ctx context.Context) error {
 func (e *Engine) handOn(ctx context.Context) error {
 	now := e.now()
 	for _, f := range []counterfoil.ApprovalFilter{
-		{Kind: counterfoil.ApprovalOfCall, Held: true, States: []counterfoil.ApprovalState{counterfoil.StateApproved}, Limit: 1000},
+		{Kind: counterfoil.ApprovalOfCall, Held: true, States: []counterfoil.ApprovalState{counterfoil.StateApproved}, Brief: true, Limit: sweepAtMost},
 		{Kind: counterfoil.ApprovalOfChange, States: []counterfoil.ApprovalState{counterfoil.StateApproved, counterfoil.StateDenied}, Limit: 1000},
 	} {
 		list, err := e.store.Approvals(ctx, f)
 		if err != nil {
 			return fmt.Errorf("looking for what was decided: %w", err)
 		}
-		for i := range list {
+		// The oldest first: where there is no room for all, it is theirs.
+		for i := range slices.Backward(list) {
 			a := &list[i]
 			old := a.State == counterfoil.StateDenied && e.caughtUp.Load() && now.Sub(a.Closed) > 12*sweepEvery
 			if stateAt(a, now) == a.State && !old {

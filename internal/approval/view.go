@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -46,6 +47,7 @@ type View struct {
 
 	Signatures []SignatureView `json:"signatures"`
 	Missing    int             `json:"missing"`             // signatures that it still needs
+	Needed     [][]string      `json:"needed,omitzero"`     // a signature each that it needs, or never got, by the groups one of which it has to be of
 	Candidates []string        `json:"candidates,omitzero"` // who may still sign
 	MaySign    bool            `json:"may_sign"`            // whether the viewer may
 	WhyNot     string          `json:"why_not,omitzero"`    // why the viewer may not
@@ -71,6 +73,7 @@ type SignatureView struct {
 	Groups   []string  `json:"groups"`
 	At       time.Time `json:"at"`
 	Digest   string    `json:"digest"`
+	Passkey  string    `json:"passkey"`        // credential id, base64url
 	Owner    bool      `json:"owner,omitzero"` // of the agent
 }
 
@@ -80,7 +83,7 @@ type Similar struct {
 	ID          string                    `json:"id"`
 	State       counterfoil.ApprovalState `json:"state"`
 	Created     time.Time                 `json:"created"`
-	Erased      bool                      `json:"erased,omitzero"` // its call is kept no more: there is nothing to compare with
+	Erased      bool                      `json:"erased,omitzero"` // its call is kept no more, or is not for the viewer: there is nothing to compare with
 	Differences []Difference              `json:"differences,omitzero"`
 	More        int                       `json:"more,omitzero"` // differences beyond those
 }
@@ -128,4 +131,36 @@ type PasskeyView struct {
 	Enrolled   time.Time          `json:"enrolled"`
 	UsableFrom time.Time          `json:"usable_from"` // for irreversible classes
 	Used       time.Time          `json:"used,omitzero"`
+}
+
+// needed says of each signature that is missing which groups its signer can be of. It
+// asks the matching that counts them (see missing), so that nobody is named whose
+// signature would be refused, and nobody left out: where a signer could stand for
+// another conjunct than the one that is empty, somebody for either helps.
+func needed(rule *counterfoil.ApprovalRule, signers [][]string) [][]string {
+	var all []string
+	for _, any := range rule.Groups {
+		all = append(all, any...)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	var stood, out [][]string
+	for _, any := range rule.Groups {
+		with := append(slices.Clone(stood), any)
+		if matched(with, signers) == len(with) {
+			stood = with
+			continue
+		}
+		var seat []string
+		for _, g := range all {
+			if matched(with, append(slices.Clone(signers), []string{g})) == len(with) {
+				seat = append(seat, g)
+			}
+		}
+		out = append(out, seat)
+	}
+	for len(out) < missing(rule, signers) {
+		out = append(out, all)
+	}
+	return out
 }

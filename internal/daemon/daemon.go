@@ -301,7 +301,8 @@ func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (l
 	if err != nil {
 		return false, fmt.Errorf("reading back the proofs that were used: %w", err)
 	}
-	limited, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.RefusedAggregate, Code: counterfoil.RateLimited, Since: since, Limit: 1})
+	// One entry stands for the refusals of a second.
+	limited, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.RefusedAggregate, Code: counterfoil.RateLimited, Since: since.Add(-time.Second), Limit: 1})
 	if err != nil {
 		return false, fmt.Errorf("reading back which requests were refused for their rate: %w", err)
 	}

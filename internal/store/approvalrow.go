@@ -95,6 +95,15 @@ func blobOf(b []byte) driver.Value {
 	return b
 }
 
+// sizeOf is about how many bytes an approval takes that somebody else chose.
+func sizeOf(a *counterfoil.Approval) int {
+	n := len(a.Statement) + len(a.Rendering) + len(a.Call)
+	for name, value := range a.Fields {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // putApproval keeps an approval that is pending.
 func putApproval(w writer, a *counterfoil.Approval) error {
 	body, err := json.Marshal(approvalBody{

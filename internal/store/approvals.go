@@ -24,7 +24,8 @@ import (
 // caller's epoch, so that no approval comes to be after what revokes them; where
 // the agent used the key in the task with another call digest
 // (idempotency_mismatch) or for this very call, and that ran (approval_spent);
-// where most or more of the agent's are pending (too_many_pending).
+// where most or more of the agent's are pending, or keptPerPending times as many were
+// taken back or ran out and still hold their calls (too_many_pending).
 func (s *Store) RequestApproval(ctx context.Context, a counterfoil.Approval, most int, e *ledger.Entry) (kept counterfoil.Approval, attached bool, err error) {
 	if a.ID == "" || a.CallDigest == "" || a.Expires.IsZero() || a.Kind != counterfoil.ApprovalOfCall && a.Kind != counterfoil.ApprovalOfChange ||
 		(a.Kind == counterfoil.ApprovalOfCall) != (a.Caller.Agent != "") {
@@ -36,7 +37,7 @@ func (s *Store) RequestApproval(ctx context.Context, a counterfoil.Approval, mos
 	a.State, a.Created, a.Expires = counterfoil.StatePending, fromMillis(millis(a.Created)), fromMillis(millis(a.Expires))
 	a.UseUntil, a.Closed, a.Signatures, a.Decided, a.Result, a.Reason = time.Time{}, time.Time{}, nil, 0, nil, ""
 	var other counterfoil.Approval // whoever gave up does not look at it while the effect sets it
-	d := &decision{}
+	d := &decision{bytes: sizeOf(&a)}
 	d.effect = func(w writer) error {
 		now := s.opt.Now()
 		if a.Kind == counterfoil.ApprovalOfCall {
@@ -121,14 +122,25 @@ func checkKey(w writer, a *counterfoil.Approval) error {
 	return refusal
 }
 
+// keptPerPending bounds what an agent leaves behind that asks and takes back, again and
+// again: for each approval that may be pending, so many that nobody decided may wait to
+// be erased. What people decided on is not counted: there are only so many of it.
+const keptPerPending = 10
+
 func checkPending(w writer, agent string, most int, now time.Time) error {
-	var n int64
-	err := w.query(countPending, func(r []driver.Value) error { n = r[0].(int64); return nil }, agent, millis(now))
+	var pending, over int64
+	err := w.query(countPending, func(r []driver.Value) error {
+		pending, over = r[0].(int64), r[1].(int64)
+		return nil
+	}, agent, millis(now))
 	if err != nil {
 		return fmt.Errorf("counting pending approvals: %w", err)
 	}
-	if n >= int64(most) {
-		return counterfoil.Refuse(counterfoil.TooManyPending, "%d approvals of agent %q are pending; wait for them to be decided", n, agent)
+	if pending >= int64(most) {
+		return counterfoil.Refuse(counterfoil.TooManyPending, "%d approvals of agent %q are pending; wait for them to be decided", pending, agent)
+	}
+	if over >= keptPerPending*int64(most) {
+		return counterfoil.Refuse(counterfoil.TooManyPending, "%d approvals of agent %q were taken back or ran out undecided, and are still kept; wait until they are erased", over, agent)
 	}
 	return nil
 }

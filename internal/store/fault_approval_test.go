@@ -134,7 +134,7 @@ func stages() []stage {
 			return s.put(counterfoil.Change{Delete: []counterfoil.DocKey{{Kind: counterfoil.KindPerson, Name: "bo"}}})
 		}, is(callOfProof, counterfoil.StateRevoked)},
 		{"release a passkey", ledger.PersonChanged, false, change(counterfoil.ChangeRelease), func(s *subject) error {
-			return s.ReleasePasskey(ctx, []byte("di"), changeOfProof, entry(ledger.PersonChanged, ""))
+			return s.ReleasePasskey(ctx, []byte("di"), changeOfProof, s.kept(changeOfProof).CallDigest, entry(ledger.PersonChanged, ""))
 		}, is(changeOfProof, counterfoil.StateSucceeded)},
 		{"propose", ledger.ChangeProposed, false, change(counterfoil.ChangeApply), propose, waits},
 		{"make a proposal", ledger.ConfigApplied, false, proposed, func(s *subject) error { return s.put(counterfoil.Change{Proposal: "prp_1"}) },

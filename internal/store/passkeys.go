@@ -259,9 +259,10 @@ func endPasskeysOf(w writer, person string, now time.Time) (l losses, err error)
 }
 
 // ReleasePasskey makes an active passkey usable for irreversible classes at once,
-// with e, using up the approval of that change.
-func (s *Store) ReleasePasskey(ctx context.Context, id []byte, approval string, e *ledger.Entry) error {
-	if approval == "" {
+// with e, using up the approval of that change, whose call has to have the digest that
+// its release has.
+func (s *Store) ReleasePasskey(ctx context.Context, id []byte, approval, callDigest string, e *ledger.Entry) error {
+	if approval == "" || callDigest == "" {
 		return errors.New("releasing a passkey without an approval")
 	}
 	id = slices.Clone(id)
@@ -271,7 +272,8 @@ func (s *Store) ReleasePasskey(ctx context.Context, id []byte, approval string, 
 		if err != nil {
 			return err
 		}
-		if a.ID != "" && (a.Kind != counterfoil.ApprovalOfChange || a.Tool.Tool != counterfoil.ChangeRelease) {
+		if a.ID != "" && (a.Kind != counterfoil.ApprovalOfChange || a.Tool.Tool != counterfoil.ChangeRelease ||
+			a.CallDigest != callDigest && a.CallDigest != "") { // which is empty once it is erased, and closed then
 			return counterfoil.Refuse(counterfoil.ApprovalMismatch, "approval %s is not of this change", a.ID)
 		}
 		if a.State != counterfoil.StateApproved || pastTime(&a, now) {

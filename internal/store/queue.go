@@ -18,6 +18,7 @@ type decision struct {
 	effect  func(writer) error
 	learn   func(*views) // after the commit; nil when nothing in memory changes
 
+	bytes         int     // that the effect writes, where they may be many
 	salt, payload []byte  // of the first entry
 	opens         bool    // the first entry is a call that is now open
 	ends          []int64 // indexes of the open calls that the entries end

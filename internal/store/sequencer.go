@@ -18,7 +18,7 @@ import (
 
 const (
 	maxBatch      = 1024     // decisions in one commit
-	maxBatchBytes = 16 << 20 // of entries and payloads in one commit
+	maxBatchBytes = 16 << 20 // of entries, payloads and what approvals hold in one commit
 	maxWaiting    = 1 << 16  // decisions in the queue; beyond it callers are refused at once
 
 	// A segment is what one read of an entry reads.
@@ -205,6 +205,7 @@ func (q *sequencer) stage(d *decision) (refusal, err error) {
 			return refusal, err
 		}
 	}
+	q.batch.bytes += d.bytes
 	if d.payload != nil {
 		if _, err := q.w.exec(insertPayload, index, d.salt, d.payload); err != nil {
 			return nil, fmt.Errorf("keeping a payload: %w", err)
@@ -254,7 +255,8 @@ func (q *sequencer) attempt(d *decision) (refusal, err error) {
 
 // isVerdict reports whether an error that is no refusal is an answer, not a fault.
 func isVerdict(err error) bool {
-	return errors.Is(err, ErrConflict) || errors.Is(err, errKnown) || errors.Is(err, counterfoil.ErrOvertaken)
+	return errors.Is(err, ErrConflict) || errors.Is(err, errKnown) || errors.Is(err, counterfoil.ErrOvertaken) ||
+		errors.Is(err, counterfoil.ErrChanged)
 }
 
 // add gives an entry its place in the batch.

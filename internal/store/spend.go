@@ -16,7 +16,8 @@ import (
 // SpendApproval commits e, a call.decided that allows, and spends the approval in
 // the same transaction: only where it is approved, its time to be used is not over,
 // agent, call digest, task and number of signatures are those of sp, agent and
-// instance are live at that epoch, and every taking fits its limit. Whatever is
+// instance are live at that epoch, and every taking fits its limit. Where the registry
+// is of another revision than sp it returns counterfoil.ErrChanged. Whatever is
 // refused spends nothing and takes nothing. As after Decide the call is open, and the
 // caller must not act before SpendApproval has returned nil.
 func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *ledger.Entry, payload []byte) error {
@@ -27,6 +28,9 @@ func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *l
 	if sp.Approval == "" || e.Approval.ID != sp.Approval {
 		return fmt.Errorf("spending approval %q with an entry that names %q", sp.Approval, e.Approval.ID)
 	}
+	if sp.Revision == "" {
+		return fmt.Errorf("spending approval %q: nobody says what it was verified under", sp.Approval)
+	}
 	takings, err := onceEach(sp.Takings)
 	if err != nil {
 		return err
@@ -34,6 +38,9 @@ func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *l
 	d := &decision{opens: true}
 	d.effect = func(w writer) error {
 		now := s.opt.Now()
+		if err := wantRevision(w, sp.Revision); err != nil {
+			return err
+		}
 		a, err := approvalRow(w, readApproval, sp.Approval)
 		if err != nil {
 			return err
@@ -60,6 +67,21 @@ func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *l
 	}
 	s.commitTo(d, e, payload)
 	return s.record(ctx, e, d)
+}
+
+// wantRevision returns counterfoil.ErrChanged where the registry is of another revision
+// than the one that was looked at. A change of it commits the next with its documents,
+// so nothing of another rule is spent after that.
+func wantRevision(w writer, looked string) error {
+	var now string
+	err := w.query(getMeta, func(r []driver.Value) error { now = r[0].(string); return nil }, "revision")
+	if err != nil {
+		return fmt.Errorf("reading the registry's revision: %w", err)
+	}
+	if now != looked {
+		return counterfoil.ErrChanged
+	}
+	return nil
 }
 
 // maySpend refuses an approval that does not let this call go. Whoever names an
@@ -153,7 +175,7 @@ func (s *Store) FinishApproval(ctx context.Context, id string, state counterfoil
 	default:
 		return fmt.Errorf("finishing the call of approval %q: %s is no end", id, state)
 	}
-	d := &decision{}
+	d := &decision{bytes: len(result)}
 	d.oneEnd[0] = e.Of
 	d.ends = d.oneEnd[:]
 	of := e.Of

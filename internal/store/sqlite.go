@@ -215,10 +215,13 @@ var sqliteTexts = [statements]string{
 	dropFirstPin: `DELETE FROM pins WHERE resource = ? AND tool = ? AND how = ?`,
 	readPins:     `SELECT resource, tool, digest, how FROM pins`,
 
-	readApproval:       approvalRows(`WHERE id = ?`, ``),
-	openApprovalOfCall: approvalRows(openCall, `ORDER BY seq DESC LIMIT 1`),
+	readApproval:       approvalRows(wholeColumns, `WHERE id = ?`, ``),
+	openApprovalOfCall: approvalRows(wholeColumns, openCall, `ORDER BY seq DESC LIMIT 1`),
 	keyUses:            `SELECT state, call_digest FROM approvals WHERE agent = ? AND task = ? AND key = ? AND key <> '' AND kind = 'call'`,
-	countPending:       `SELECT count(*) FROM approvals WHERE state = 'pending' AND agent = ? AND expires > ?`,
+	// Those that are pending, and those that ended without anybody's decision and still
+	// hold their calls.
+	countPending: `SELECT count(CASE WHEN state = 'pending' AND expires > ?2 THEN 1 END), count(CASE WHEN state <> 'pending' OR expires <= ?2 THEN 1 END)
+		FROM approvals WHERE erased = 0 AND state IN ('pending', 'expired', 'cancelled') AND agent = ?1`,
 	insertApproval: `INSERT INTO approvals (id, state, kind, agent, instance, task, key, held, created, expires, use_until, closed, decided, reason,
 			body, erased, call_digest, fields, statement, rendering, call)
 		VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, 0, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
@@ -282,17 +285,24 @@ const (
 	// What is open is still shown, what runs or is not known to have run is looked at.
 	notErasable = `('pending', 'approved', 'spent', 'indeterminate')`
 
+	// What an approval shows in a list, and all that it holds. They have the same names:
+	// what an agent may make large is NULL in the first, and is not read from the disk.
+	briefColumns = `statement, rendering, ` +
+		`CASE WHEN kind <> 'call' THEN fields END AS fields, CASE WHEN kind <> 'call' THEN call END AS call, NULL AS result`
+	wholeColumns = `statement, rendering, fields, call, result`
+
 	passkeyColumns = `id, person, public_key, handle, aaguid, attested, sign_count, eligible, backed_up, transports,
 		enrolled, usable_from, used, how, entry, status`
 )
 
 // approvalRows is the text that reads approvals, each with its signatures: one
 // statement, so that both are of one moment.
-func approvalRows(where, order string) string {
+func approvalRows(columns, where, order string) string {
 	return `SELECT a.id, a.state, a.kind, a.key, a.held, a.created, a.expires, a.use_until, a.closed, a.decided, a.reason, a.body,
 			a.call_digest, a.fields, a.statement, a.rendering, a.call, a.result,
 			s.n, s.person, s.mailbox, s.passkey, s.decision, s.reason, s.member, s.at, s.record, s.digest
-		FROM (SELECT * FROM approvals ` + where + ` ` + order + `) a LEFT JOIN signatures s ON s.approval = a.id
+		FROM (SELECT seq, id, state, kind, key, held, created, expires, use_until, closed, decided, reason, body, call_digest, ` + columns + `
+			FROM approvals ` + where + ` ` + order + `) a LEFT JOIN signatures s ON s.approval = a.id
 		ORDER BY a.seq DESC, s.n`
 }
 
@@ -323,7 +333,8 @@ func approvalFilter(f counterfoil.ApprovalFilter) (text string, args []any) {
 		want(`held = 1`)
 	}
 	if f.Erasable {
-		want(`erased = 0 AND state NOT IN ` + notErasable)
+		// SQLite would rather read all that ever was, which is in the order that is asked for.
+		want(`seq IN (SELECT seq FROM approvals INDEXED BY approvals_kept WHERE erased = 0 AND state NOT IN ` + notErasable + `)`)
 	}
 	limit := f.Limit
 	if limit <= 0 {
@@ -331,11 +342,11 @@ func approvalFilter(f counterfoil.ApprovalFilter) (text string, args []any) {
 	}
 	// Not a parameter: SQLite plans by its value, and so would plan anew once it is
 	// bound.
-	text = approvalRows(`WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT `+strconv.Itoa(limit))
+	columns := wholeColumns
 	if f.Brief {
-		text = strings.Replace(text, `a.call, a.result`, `NULL, NULL`, 1)
+		columns = briefColumns
 	}
-	return text, args
+	return approvalRows(columns, `WHERE `+strings.Join(where, ` AND `), `ORDER BY seq DESC LIMIT `+strconv.Itoa(limit)), args
 }
 
 // Texts of the reading connections.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/base64"
 	"reflect"
 	"slices"
@@ -235,8 +236,17 @@ func suiteRelease(t *testing.T, s *subject) {
 	p := passkeyOfTest("di", "di2", counterfoil.PasskeyAdded)
 	p.UsableFrom = p.Enrolled.Add(24 * time.Hour)
 	s.wantDone(s.EnrolPasskey(ctx, personCode("di", counterfoil.PasskeyAdded).Hash, p, entry(ledger.PersonEnrolled, "")))
+	releaseOf := func(id, approval, digest string) func() error {
+		return func() error {
+			return s.ReleasePasskey(ctx, []byte(id), approval, digest, entry(ledger.PersonChanged, ""))
+		}
+	}
 	release := func(id, approval string) func() error {
-		return func() error { return s.ReleasePasskey(ctx, []byte(id), approval, entry(ledger.PersonChanged, "")) }
+		return func() error {
+			a, _, err := s.Approval(ctx, approval)
+			s.wantDone(err)
+			return releaseOf(id, approval, cmp.Or(a.CallDigest, "sha-256:none"))()
+		}
 	}
 	pending := s.ask(s.changeApproval(counterfoil.ChangeRelease, "pending"))
 	ok := s.approved(s.changeApproval(counterfoil.ChangeRelease, "release"))
@@ -245,6 +255,7 @@ func suiteRelease(t *testing.T, s *subject) {
 	s.wantRefused(counterfoil.ApprovalPending, release("di2", pending.ID))
 	s.wantRefused(counterfoil.ApprovalMismatch, release("di2", apply.ID))
 	s.wantRefused(counterfoil.ApprovalMismatch, release("di2", call.ID))
+	s.wantRefused(counterfoil.ApprovalMismatch, releaseOf("di2", ok.ID, "sha-256:other"))
 	s.wantRefused(counterfoil.PasskeyRefused, release("di3", ok.ID))
 	if release("di2", "")() == nil {
 		t.Error("it was released without an approval")

@@ -15,7 +15,8 @@ import (
 
 // spending spends an approval as its agent's instance, live, would.
 func (s *subject) spending(a counterfoil.Approval) counterfoil.Spending {
-	return counterfoil.Spending{Approval: a.ID, CallDigest: a.CallDigest, Signatures: len(a.Signatures), Task: a.Caller.Task,
+	_, revision := s.Registry()
+	return counterfoil.Spending{Approval: a.ID, CallDigest: a.CallDigest, Signatures: len(a.Signatures), Task: a.Caller.Task, Revision: revision,
 		Live: s.live(a.Caller.Agent, a.Caller.Instance), Signers: []string{"bo", "cy"}}
 }
 

@@ -21,16 +21,17 @@ CREATE TABLE approvals (
 	body        TEXT NOT NULL,    -- JSON
 	erased      INTEGER NOT NULL, -- 1: what follows is empty for ever
 	call_digest TEXT NOT NULL,
-	fields      TEXT,             -- JSON
 	statement   BLOB,
 	rendering   BLOB,
+	-- From here on it may be large: what stands before is read without it.
+	fields      TEXT,             -- JSON
 	call        BLOB,
 	result      BLOB
 ) STRICT;
 CREATE INDEX approvals_call ON approvals (agent, task, call_digest);
 CREATE INDEX approvals_key ON approvals (agent, task, key) WHERE key <> '';
 CREATE INDEX approvals_state ON approvals (state, agent);
-CREATE INDEX approvals_kept ON approvals (state) WHERE erased = 0;
+CREATE INDEX approvals_kept ON approvals (agent, state) WHERE erased = 0;
 
 CREATE TABLE signatures (
 	approval TEXT NOT NULL,
