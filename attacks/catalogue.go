@@ -55,9 +55,7 @@ func Catalogue() []Group {
 
 // Parts that rows name and that are not built.
 const (
-	approvals    = "approvals"
 	certificates = "client certificates"
-	console      = "the console"
 	exchange     = "token exchange"
 	httpGateway  = "http resources"
 	nodes        = "several nodes"

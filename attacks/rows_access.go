@@ -131,25 +131,6 @@ var exchangeRows = []Row{
 	{ID: "TX7", Sent: "everything that client_credentials refuses", Expected: "the same refusals", Invariants: "I5", Beyond: exchange},
 }
 
-var approvalRows = []Row{
-	{ID: "AP1", Sent: "one payload approved, another sent", Expected: "`approval_mismatch`", Invariants: "I6", Beyond: approvals},
-	{ID: "AP2", Sent: "one approval twice, 100 times at once, after a restart", Expected: "one execution", Invariants: "I6 I2", Beyond: approvals},
-	{ID: "AP3", Sent: "a retry after the upstream failed", Expected: "spent; the same key and payload alone", Invariants: "I6 I8", Beyond: approvals},
-	{ID: "AP4", Sent: "an approval by owner, requester, agent or service", Expected: "403", Invariants: "I6", Beyond: approvals},
-	{ID: "AP5", Sent: "one person twice, by two passkeys or accounts", Expected: "counts once", Invariants: "I6", Beyond: approvals},
-	{ID: "AP6", Sent: "an approval past by a second", Expected: "403", Invariants: "I6", Beyond: approvals},
-	{ID: "AP7", Sent: "an old assertion, another's or a used challenge", Expected: "400", Invariants: "I6", Beyond: approvals},
-	{ID: "AP8", Sent: "another origin, relying party or ceremony", Expected: "400", Invariants: "I6", Beyond: approvals},
-	{ID: "AP9", Sent: "no user verification, a counter that goes back, another's credential", Expected: "400", Invariants: "I6", Beyond: approvals},
-	{ID: "AP10", Sent: "a forged cross-site request, a frame", Expected: "403", Invariants: "I6", Beyond: approvals},
-	{ID: "AP12", Sent: "a payload that looks like another", Expected: "escaped, and what is shown is what is digested", Invariants: "I6", Beyond: approvals},
-	{ID: "AP13", Sent: "an approver who leaves between approval and execution", Expected: "403", Invariants: "I6 I7", Beyond: approvals},
-	{ID: "AP14", Sent: "a rule that asks for more while an approval is pending", Expected: "`approval_superseded`", Invariants: "I6", Beyond: approvals},
-	{ID: "AP16", Sent: "other agents' approvals by their ids", Expected: "404", Invariants: "I11", Beyond: approvals},
-	{ID: "AP17", Sent: "one payout split into a hundred", Expected: "`limit_exceeded`", Invariants: "I6", Beyond: approvals},
-	{ID: "AP18", Sent: "a thousand requests for approval", Expected: "429, and the agent is paused", Invariants: "I11", Beyond: approvals},
-}
-
 var dpopRows = []Row{
 	{ID: "DPOP-AS-01", Sent: "a good proof", Expected: "a token of type DPoP whose cnf.jkt is the key's thumbprint", Invariants: "I4",
 		Tests: shown("attacks.TestProofAttacksAtTheTokenEndpoint", "attacks.TestBoundTokenNamesItsKey")},

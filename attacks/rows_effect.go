@@ -110,22 +110,6 @@ var revocationRows = []Row{
 		Tests: shown("attacks.TestSessionsOfTheRevoked", "internal/gateway.TestStreamsEnd", "internal/gateway.TestASilentStreamIsCutWhenTheAgentIsRevokedOrTheServerDrains")},
 }
 
-var adminRows = []Row{
-	{ID: "AD1", Sent: "every route of administration without a session, with an agent's token", Expected: "401, 404", Invariants: "I13",
-		Tests: shown("internal/web.TestManagementHasNoSessionYet", "internal/web.TestMethodsAndPaths"), Beyond: console},
-	{ID: "AD2", Sent: "routes of administration at the public listener, under any spelling", Expected: "404", Invariants: "I13",
-		Tests: shown("internal/web.TestMethodsAndPaths")},
-	{ID: "AD3", Sent: "members that are not the sender's to set", Expected: "refused: unknown members are errors", Invariants: "I13",
-		Tests: shown("internal/web.TestEnrolmentRequests", "internal/manifest.TestFormatRefuses")},
-	{ID: "AD4", Sent: "a loosened policy or a new approver by one administrator", Expected: "pending, or two signatures", Invariants: "I6", Beyond: console},
-	{ID: "AD5", Sent: "a second bootstrap, default credentials", Expected: "there are none: the socket's permissions are the bootstrap", Invariants: "I13",
-		Tests: shown("internal/web.TestAdminKnowsWhoAsks")},
-	{ID: "AD6", Sent: "a page of another origin, a name that was rebound", Expected: "403, 400", Invariants: "I13",
-		Tests: shown("internal/web.TestOnlyItsOwnHost", "internal/web.TestAdminKnowsWhoAsks")},
-	{ID: "AD8", Sent: "a look at profiles and metrics", Expected: "off, or for this machine alone", Invariants: "I10",
-		Tests: shown("internal/web.TestHealthIsForThisMachine", "internal/web.TestMethodsAndPaths")},
-}
-
 var outwardRows = []Row{
 	{ID: "SS1", Sent: "addresses of this machine's own network in every spelling", Expected: "refused in manifests and when connecting", Invariants: "I12",
 		Tests: shown("internal/manifest.TestUpstreams", "internal/gateway.TestUpstreamsAreNotLinkLocal"), Beyond: "issuers and webhooks of others"},

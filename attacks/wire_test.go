@@ -131,6 +131,7 @@ type tap struct {
 
 	mu    sync.Mutex
 	tools string   // what tools/list says
+	mood  string   // how a tools/call is answered; empty: with "done"
 	got   []tapped // every request but those for the list of tools
 	lists int
 	odd   []string // what was no well-formed request
@@ -155,6 +156,14 @@ var tapResults = map[string]string{
 	"prompts/get":              `{"messages":[],"resultType":"complete"}`,
 	"completion/complete":      `{"completion":{"values":[]},"resultType":"complete"}`,
 }
+
+// Moods of a tap.
+const (
+	saysNo        = "says no"        // isError
+	turnsAway     = "turns it away"  // 403
+	talksNonsense = "talks nonsense" // 200, and no JSON
+	hangsUp       = "hangs up"       // after it has got the call
+)
 
 const tapTools = `[{"name":"echo","description":"Says done","inputSchema":{"type":"object"}},{"name":"once","inputSchema":{"type":"object"}}]`
 
@@ -220,7 +229,8 @@ func (u *tap) serve(conn net.Conn) {
 		if !ok {
 			return
 		}
-		if _, err := io.WriteString(conn, u.answer(head, body)); err != nil {
+		answer := u.answer(head, body)
+		if _, err := io.WriteString(conn, answer); err != nil || answer == "" {
 			return
 		}
 	}
@@ -274,13 +284,27 @@ func (u *tap) answer(head []string, body string) string {
 		result = other
 	}
 	u.mu.Lock()
+	mood := ""
 	if msg.Method == "tools/list" {
 		u.lists++
 		result = `{"tools":` + u.tools + `,"ttlMs":60000,"cacheScope":"public","resultType":"complete"}`
 	} else {
 		u.got = append(u.got, tapped{head[0], head[1:], body, string(msg.Params.Arguments)})
 	}
+	if msg.Method == "tools/call" {
+		mood = u.mood
+	}
 	u.mu.Unlock()
+	switch mood {
+	case saysNo:
+		result = `{"content":[{"type":"text","text":"no"}],"isError":true,"resultType":"complete"}`
+	case turnsAway:
+		return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+	case talksNonsense:
+		return "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 6\r\n\r\n<html>"
+	case hangsUp:
+		return ""
+	}
 	if len(msg.ID) == 0 {
 		return "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 	}
@@ -306,6 +330,13 @@ func (u *tap) seen() []tapped {
 	got := u.got
 	u.got, u.odd = nil, nil
 	return got
+}
+
+// feel changes the tap's mood.
+func (u *tap) feel(mood string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.mood = mood
 }
 
 // offer replaces what the tap says that its tools are.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -65,11 +66,11 @@ const (
 )
 
 const (
-	maxKey   = 255     // bytes of an Idempotency-Key
-	maxWords = 1000    // bytes of the agent's own words
-	maxKept  = 1 << 20 // bytes of an answer that is kept
+	maxKey  = 255     // bytes of an Idempotency-Key
+	maxKept = 1 << 20 // bytes of an answer that is kept
 
-	// maxSpends bounds how often a call tries to spend what others try to spend too.
+	// maxSpends bounds how often a call tries to spend what others try to spend too, or
+	// what was verified under a registry that is changed all the time.
 	maxSpends = 3
 )
 
@@ -203,7 +204,7 @@ func (c *call) claim(g *counterfoil.GuardedCall) (counterfoil.Spending, error) {
 // and the call is not made again.
 func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
 	c.approval = ledger.Approval{ID: s.Approval, State: string(counterfoil.StateApproved), Signers: s.Signers}
-	if err := c.anew(); err != nil {
+	if err := c.anew(g); err != nil {
 		return err
 	}
 	a, err := c.gateway.cfg.Approvals.Status(c.ctx, s.Approval, c.caller)
@@ -224,7 +225,8 @@ func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
 
 // commitSpending spends. A refusal says what was so at its moment, and perhaps of a
 // winner whose own commit is still on its way: what became of the approval is asked
-// again, and where it is still there, so is the chance to spend it.
+// again, and where it is still there, so is the chance to spend it. Where the registry
+// is another one than it was claimed under, everything is decided and claimed again.
 func (c *call) commitSpending(g *counterfoil.GuardedCall, s *counterfoil.Spending) (*ledger.Entry, error) {
 	for attempt := 1; ; attempt++ {
 		e := c.entry()
@@ -233,23 +235,43 @@ func (c *call) commitSpending(g *counterfoil.GuardedCall, s *counterfoil.Spendin
 		if err == nil {
 			return e, nil
 		}
-		if _, refused := counterfoil.AsRefusal(err); !refused {
+		_, refused := counterfoil.AsRefusal(err)
+		changed := errors.Is(err, counterfoil.ErrChanged)
+		if !refused && (!changed || attempt == maxSpends) {
 			return nil, recordFault(err)
 		}
-		again, closed := c.claim(g)
+		again, closed := c.reclaim(g, changed)
 		switch {
 		case closed != nil:
 			return nil, closed
-		case !isCode(err, counterfoil.ApprovalSpent) || attempt == maxSpends || again.Approval != s.Approval:
+		case again.Approval != s.Approval, !changed && (!isCode(err, counterfoil.ApprovalSpent) || attempt == maxSpends):
 			return nil, err
 		}
 		*s = again
 	}
 }
 
+// reclaim claims again. Where something was applied it decides first, so that nobody is
+// asked about what would be refused, and afterwards, so that what the claim was verified
+// under is not later than what decided.
+func (c *call) reclaim(g *counterfoil.GuardedCall, applied bool) (counterfoil.Spending, error) {
+	if !applied {
+		return c.claim(g)
+	}
+	if err := c.anew(g); err != nil {
+		return counterfoil.Spending{}, err
+	}
+	s, err := c.claim(g)
+	if err == nil {
+		err = c.anew(g)
+	}
+	return s, err
+}
+
 // anew decides once more when what decides is not what it was: a policy that was
-// applied while signatures were verified counts.
-func (c *call) anew() error {
+// applied while signatures were verified counts. What was claimed is of the class and
+// of the fields that were read then, so where these are others it is not for this call.
+func (c *call) anew(g *counterfoil.GuardedCall) error {
 	if !c.stale() {
 		return nil
 	}
@@ -261,8 +283,8 @@ func (c *call) anew() error {
 	switch {
 	case err != nil && !isCode(err, counterfoil.ApprovalRequired):
 		return err
-	case err == nil || c.tier != tier:
-		return counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", c.toolID())
+	case err == nil || c.tier != tier || c.class != g.Class || !maps.Equal(c.fields, g.Fields):
+		return counterfoil.Refuse(counterfoil.ToolChanged, "what is declared of %s changed while it was called: call again", c.toolID())
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -439,76 +438,6 @@ func TestTheAgentsOwnWords(t *testing.T) {
 	wantDone(t, say(`"hurry up"`))
 	if sent := o.upstream.calls(`"name":"pay"`); len(sent) != 1 || strings.Contains(sent[0].body, "hurry") || strings.Contains(sent[0].body, "counterfoil/") {
 		t.Errorf("upstream: %+v", sent)
-	}
-}
-
-// An interposed engine does something after a claim.
-type interposed struct {
-	gateway.Approvals
-	claimed func()
-}
-
-func (i *interposed) Claim(ctx context.Context, g counterfoil.GuardedCall) (counterfoil.Spending, error) {
-	s, err := i.Approvals.Claim(ctx, g)
-	if err == nil {
-		i.claimed()
-	}
-	return s, err
-}
-
-// TestWhatIsAppliedWhileSignaturesAreVerifiedCounts: policy is evaluated anew for
-// what is spent.
-func TestWhatIsAppliedWhileSignaturesAreVerifiedCounts(t *testing.T) {
-	t.Parallel()
-	class := func(change func(*counterfoil.Class)) func(*counterfoil.Registry) {
-		return func(reg *counterfoil.Registry) {
-			c := *reg.Classes["payout"]
-			change(&c)
-			reg.Classes["payout"] = &c
-		}
-	}
-	for _, tc := range []struct {
-		name   string
-		change func(*counterfoil.Registry)
-		code   counterfoil.Code // empty: it runs
-	}{
-		{"nothing", nil, ""},
-		{"something else", func(reg *counterfoil.Registry) { reg.People["dee"] = &counterfoil.Person{Name: "dee"} }, ""},
-		{"the grant", func(reg *counterfoil.Registry) {
-			agent := *reg.Agents["payroll"]
-			agent.Grants = []counterfoil.Grant{{Tools: []counterfoil.ToolID{{Resource: "bank", Tool: "get_balance"}}}}
-			reg.Agents["payroll"] = &agent
-		}, counterfoil.ToolNotGranted},
-		{"the class, forbidden", class(func(c *counterfoil.Class) { c.Tier = counterfoil.Forbidden }), counterfoil.ClassForbidden},
-		{"the class, less strict", class(func(c *counterfoil.Class) { c.Tier, c.InsecureLowerTier = counterfoil.Routine, true }), counterfoil.ToolChanged},
-		{"the class, of one person", class(func(c *counterfoil.Class) { c.Tier, c.InsecureLowerTier = counterfoil.Guarded, true }), counterfoil.ToolChanged},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			between := &interposed{claimed: func() {}}
-			o, a := newOffice(t, nil, func(o *office, _ *counterfoil.Registry, cfg *gateway.Config) {
-				between.Approvals = o.engine
-				cfg.Approvals = between
-			})
-			id := wantHeld(t, a.call2026("pay", pay100, nil), counterfoil.ApprovalRequired).ID
-			o.approve(id)
-			if tc.change != nil {
-				between.claimed = func() { o.apply(tc.change) }
-			}
-			r := a.call2026("pay", pay100, nil)
-			if tc.code == "" {
-				wantDone(t, r)
-				return
-			}
-			wantDenied(t, r, tc.code)
-			if o.paid() != 0 || o.state(id).State != counterfoil.StateApproved {
-				t.Fatalf("%d went upstream and it is %s", o.paid(), o.state(id).State)
-			}
-			decided := o.log.of(ledger.CallDecided)
-			if e := decided[len(decided)-1]; e.Decision != ledger.Refuse || e.Approval.ID != id {
-				t.Errorf("the record is %+v", e)
-			}
-		})
 	}
 }
 

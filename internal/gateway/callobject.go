@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 
 	"github.com/counterfoil/counterfoil"
@@ -92,14 +90,6 @@ func readCallObject(b []byte) (*callObject, error) {
 	}
 	o.arguments = find(split(b), "arguments")
 	return &o.callObject, nil
-}
-
-// callDigest says which call it is.
-func callDigest(call []byte) string {
-	h := sha256.New()
-	h.Write([]byte("counterfoil/call/1\n"))
-	h.Write(call)
-	return "sha-256:" + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
 // object returns the call as people would allow it.

@@ -89,7 +89,7 @@ func (c *call) resumed(g *counterfoil.GuardedCall) error {
 	if c.mark == nil {
 		return nil
 	}
-	if c.mark.Digest != callDigest(g.Call) || g.Named != "" && g.Named != c.mark.Approval {
+	if c.mark.Digest != counterfoil.CallDigest(g.Call) || g.Named != "" && g.Named != c.mark.Approval {
 		return errMark()
 	}
 	g.Named = c.mark.Approval
@@ -166,7 +166,7 @@ func (c *call) elicitation(a *counterfoil.Approval, g *counterfoil.GuardedCall, 
 	}
 	state, err := c.gateway.sealer.sealMark(&mark{
 		Approval: a.ID, Resource: c.resource.Name, Agent: c.caller.Agent, Subject: c.caller.Subject, Task: c.caller.Task,
-		Digest: callDigest(g.Call), Expires: a.Expires.Unix(),
+		Digest: counterfoil.CallDigest(g.Call), Expires: a.Expires.Unix(),
 	})
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func TestAMarkIsForItsOwnCallerAndCall(t *testing.T) {
 	}
 	seal := func(by *sealer, change func(*mark)) string {
 		m := honest
-		m.Digest = callDigest([]byte("the call"))
+		m.Digest = counterfoil.CallDigest([]byte("the call"))
 		if change != nil {
 			change(&m)
 		}
@@ -66,7 +66,7 @@ func TestAMarkIsForItsOwnCallerAndCall(t *testing.T) {
 		{"another user's", seal(s, func(m *mark) { m.Subject = "bo" }), "", false},
 		{"another task's", seal(s, func(m *mark) { m.Task = "" }), "", false},
 		{"another resource's", seal(s, func(m *mark) { m.Resource = "crm" }), "", false},
-		{"of another call", seal(s, func(m *mark) { m.Digest = callDigest([]byte("another")) }), "", false},
+		{"of another call", seal(s, func(m *mark) { m.Digest = counterfoil.CallDigest([]byte("another")) }), "", false},
 		{"past", seal(s, func(m *mark) { m.Expires = now.Unix() }), "", false},
 		{"another approval is named", good, "apr_" + strings.Repeat("b", 26), false},
 	} {

@@ -168,7 +168,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + counterfoil.ResourcePath, sealer: sealer, rates: newRates(cfg.Rate),
-		held: heldCalls{ctx: held, cancel: cancel, draining: make(chan struct{})},
+		held: heldCalls{ctx: held, cancel: cancel, draining: make(chan struct{}), room: make(chan struct{}, maxHeld)},
 	}, nil
 }
 

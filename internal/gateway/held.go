@@ -15,6 +15,10 @@ const (
 	// maxHeld is how many held calls are made at a time.
 	maxHeld = 64
 
+	// maxTaken is how many held calls are being made or wait to be: for their turn, or
+	// to be tried again. Whoever is beyond it is told of again.
+	maxTaken = 1024
+
 	// retryHeld is how long a held call waits that could not be decided on because
 	// something was out of order: an upstream that does not say what its tools
 	// are, a store that cannot write. It was not spent, so it may be tried again.
@@ -32,17 +36,49 @@ type heldCalls struct {
 	cancel   context.CancelCauseFunc
 	draining chan struct{} // closed when none may begin any more
 
+	room chan struct{} // holds a token for each call that is being made
+
 	mu      sync.Mutex // guards what follows
 	stopped bool
 	running sync.WaitGroup
+	taken   map[string]struct{} // ids of the approvals whose calls are being made or wait to be
 }
 
-// begin runs f unless the gateway drains.
-func (h *heldCalls) begin(f func()) {
+// begin runs f for an approval, unless somebody does already or the gateway drains.
+func (h *heldCalls) begin(id string, f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.stopped {
-		h.running.Go(f)
+	if _, already := h.taken[id]; already || h.stopped || len(h.taken) == maxTaken {
+		return
+	}
+	if h.taken == nil {
+		h.taken = map[string]struct{}{}
+	}
+	h.taken[id] = struct{}{}
+	h.running.Go(func() {
+		defer func() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			delete(h.taken, id)
+		}()
+		f()
+	})
+}
+
+// turn runs f once there is room for it, and reports what it says; false where the
+// gateway drains first.
+func (h *heldCalls) turn(f func() bool) bool {
+	select {
+	case <-h.draining:
+		return false
+	default:
+	}
+	select {
+	case h.room <- struct{}{}:
+		defer func() { <-h.room }()
+		return f()
+	case <-h.draining:
+		return false
 	}
 }
 
@@ -64,7 +100,6 @@ func (g *Gateway) Run(ctx context.Context) {
 	if g.cfg.Approvals == nil {
 		return
 	}
-	room := make(chan struct{}, maxHeld)
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,17 +110,7 @@ func (g *Gateway) Run(ctx context.Context) {
 			if !ok {
 				return
 			}
-			select {
-			case room <- struct{}{}:
-			case <-ctx.Done():
-				return
-			case <-g.held.draining:
-				return
-			}
-			g.held.begin(func() {
-				defer func() { <-room }()
-				g.makeHeld(id)
-			})
+			g.held.begin(id, func() { g.makeHeld(id) })
 		}
 	}
 }
@@ -99,15 +124,17 @@ func (g *Gateway) Wait(ctx context.Context) {
 	g.held.running.Wait()
 }
 
-// makeHeld makes one held call, or finds that it may not be made. It runs in a
-// goroutine of its own, out of reach of the recover that guards requests.
+// makeHeld makes one held call, or finds that it may not be made. While it waits to try
+// again others have its place. It runs in a goroutine of its own, out of reach of the
+// recover that guards requests.
 func (g *Gateway) makeHeld(id string) {
 	defer func() {
 		if p := recover(); p != nil {
 			_ = g.panicked("making a held call", p) // it is logged, and nobody waits
 		}
 	}()
-	for wait := retryHeld; g.tryHeld(id); wait = min(2*wait, maxRetryHeld) {
+	try := func() bool { return g.tryHeld(id) }
+	for wait := retryHeld; g.held.turn(try); wait = min(2*wait, maxRetryHeld) {
 		again := time.NewTimer(wait)
 		select {
 		case <-again.C:

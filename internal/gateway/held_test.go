@@ -2,6 +2,8 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -120,15 +122,17 @@ func TestAHeldCallIsTriedAgainAfterAFault(t *testing.T) {
 // people take longer than tokens live. What is applied meanwhile counts all the same.
 func TestAHeldCallOutlivesItsToken(t *testing.T) {
 	t.Parallel()
-	between := &interposed{claimed: func() {}}
+	between := &interposed{claimed: func(int) {}}
 	o, a := newOffice(t, nil, func(o *office, _ *counterfoil.Registry, cfg *gateway.Config) {
 		between.Approvals = o.engine
 		cfg.Approvals = between
 	})
 	id := a.ask("pay", pay100, nil).Result.TaskID
 	o.clock.Advance(10 * time.Minute)
-	between.claimed = func() {
-		o.apply(func(reg *counterfoil.Registry) { reg.People["dee"] = &counterfoil.Person{Name: "dee"} })
+	between.claimed = func(n int) {
+		if n == 1 {
+			o.apply(func(reg *counterfoil.Registry) { reg.People["dee"] = &counterfoil.Person{Name: "dee"} })
+		}
 	}
 	o.run()
 	o.approve(id)
@@ -179,5 +183,50 @@ func TestRevocationIsLookedAtBeforeAHeldCallIsSpent(t *testing.T) {
 	decided := o.log.of(ledger.CallDecided)
 	if e := decided[len(decided)-1]; e.Decision != ledger.Refuse || e.Code != counterfoil.TokenRevoked || e.Approval.ID != id {
 		t.Errorf("the record is %+v", e)
+	}
+}
+
+// A crowd is an engine with held calls whose approvals cannot be read.
+type crowd struct {
+	gateway.Approvals
+	ids   chan string
+	looks atomic.Int32 // at those that cannot be read
+}
+
+func (c *crowd) Held() <-chan string { return c.ids }
+
+func (c *crowd) HeldCall(ctx context.Context, id string) (counterfoil.Approval, error) {
+	if strings.HasPrefix(id, "stuck") {
+		c.looks.Add(1)
+		return counterfoil.Approval{}, errors.New("the disk is out of order")
+	}
+	return c.Approvals.HeldCall(ctx, id)
+}
+
+// TestStuckHeldCallsDoNotKeepOthersWaiting: what is tried again waits without a place,
+// and is there once however often it is told of.
+func TestStuckHeldCallsDoNotKeepOthersWaiting(t *testing.T) {
+	t.Parallel()
+	many := &crowd{ids: make(chan string)}
+	o, a := newOffice(t, nil, func(o *office, _ *counterfoil.Registry, cfg *gateway.Config) {
+		many.Approvals = o.engine
+		cfg.Approvals = many
+	})
+	id := a.ask("pay", pay100, nil).Result.TaskID
+	o.approve(id)
+	o.run()
+	t.Cleanup(o.gateway.Drain)  // before the one of run, which waits for all of them
+	const stuck, told = 100, 20 // more than are made at a time, and each of them again and again
+	for range told {
+		for i := range stuck {
+			many.ids <- fmt.Sprint("stuck", i)
+		}
+	}
+	many.ids <- id
+	if s := o.leaves(id, counterfoil.StateApproved, counterfoil.StateSpent); s != counterfoil.StateSucceeded || o.paid() != 1 {
+		t.Fatalf("it is %s and %d went upstream", s, o.paid())
+	}
+	if n := many.looks.Load(); n > stuck*told/2 {
+		t.Errorf("%d held calls that are stuck were tried %d times", stuck, n)
 	}
 }

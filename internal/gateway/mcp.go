@@ -204,8 +204,8 @@ func (m *message) readMeta(meta []byte) error {
 	for _, e := range split(meta) {
 		if e.name == metaReason {
 			words, ok := text(e.value)
-			if !ok || len(words) > maxWords {
-				return malformed("_meta member %s is a string of at most %d bytes", metaReason, maxWords)
+			if !ok || len(words) > counterfoil.MaxWords {
+				return malformed("_meta member %s is a string of at most %d bytes", metaReason, counterfoil.MaxWords)
 			}
 			m.words = words
 			continue

@@ -59,7 +59,7 @@ func (w *waitingCall) answer(h http.Header, request http.Header) (status int, bo
 	}
 	p.Details = []oneShot{{
 		Type: counterfoil.DetailType, Locations: []string{w.resource}, Actions: []string{"call"}, Tool: w.call.Tool.Tool,
-		ToolDigest: w.call.ToolDigest, ActionClass: w.call.Class, CallDigest: callDigest(w.call.Call), MaxUses: 1,
+		ToolDigest: w.call.ToolDigest, ActionClass: w.call.Class, CallDigest: counterfoil.CallDigest(w.call.Call), MaxUses: 1,
 		ApprovalID: a.ID, NotAfter: a.ExpiresAt.UTC().Format(time.RFC3339),
 	}}
 	h.Set("Retry-After", strconv.Itoa(a.Interval))

@@ -69,7 +69,7 @@ func TestPlainHTTPIsToldToWait(t *testing.T) {
 			d := p.Details[0]
 			want := map[string]any{
 				"type": counterfoil.DetailType, "tool": "reset_password", "tool_digest": "sha-256:t", "action_class": "credential-reset",
-				"call_digest": callDigest(call.Call), "max_uses": 1.0, "approval_id": "apr_1", "not_after": "2026-11-21T12:15:00Z",
+				"call_digest": counterfoil.CallDigest(call.Call), "max_uses": 1.0, "approval_id": "apr_1", "not_after": "2026-11-21T12:15:00Z",
 			}
 			for name, v := range want {
 				if d[name] != v {

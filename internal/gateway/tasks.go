@@ -17,11 +17,7 @@ import (
 // not let through.
 
 const (
-	pollInterval = 5 * time.Second
-
-	// useWindow is how long an approved call may wait to be made, and afterwards is
-	// how long what came of it can be asked for at least: parts of a task's ttlMs.
-	useWindow  = 5 * time.Minute
+	// afterwards is how long what came of a call can be asked for at least.
 	afterwards = 10 * time.Minute
 
 	rpcMissingCapability = -32021 // MCP 2026-07-28
@@ -60,8 +56,8 @@ func (c *call) taskOf(a *counterfoil.Approval) *task {
 	return &task{
 		ResultType: "complete", TaskID: a.ID, Status: taskWorking,
 		CreatedAt: a.Created.UTC().Format(layout), LastUpdatedAt: later(updated, a.Closed).UTC().Format(layout),
-		TTLMs:          (a.Expires.Sub(a.Created) + useWindow + c.gateway.cfg.UpstreamTimeout + afterwards).Milliseconds(),
-		PollIntervalMs: pollInterval.Milliseconds(),
+		TTLMs:          (a.Expires.Sub(a.Created) + counterfoil.ApprovalUseWindow + c.gateway.cfg.UpstreamTimeout + afterwards).Milliseconds(),
+		PollIntervalMs: counterfoil.ApprovalPoll.Milliseconds(),
 	}
 }
 
@@ -126,7 +122,7 @@ func (c *call) answerTask() {
 		c.noTask(err)
 		return
 	}
-	c.approval.ID, c.approval.State = a.ID, string(a.State)
+	c.approval.ID = a.ID // without its state: a look uses nothing up
 	if c.message.name == "tasks/update" {
 		// A held call asks its client for nothing, so whatever this answers was
 		// never asked.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -25,7 +26,7 @@ func suiteRevision(t *testing.T, s *subject) {
 		"another revision": s.spend(a, func(sp *counterfoil.Spending) { sp.Revision = before.Revision }),
 		"a later one":      s.spend(a, func(sp *counterfoil.Spending) { sp.Revision += "0" }),
 	} {
-		if err := do(); err != counterfoil.ErrChanged {
+		if err := do(); !errors.Is(err, counterfoil.ErrChanged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -45,7 +46,7 @@ func suiteRevision(t *testing.T, s *subject) {
 	before = s.spending(b)
 	_, err := s.Offboard(t.Context(), "planner", entry(ledger.AgentOffboarded, "planner"))
 	s.wantDone(err)
-	if err := s.spend(b, func(sp *counterfoil.Spending) { sp.Revision = before.Revision })(); err != counterfoil.ErrChanged {
+	if err := s.spend(b, func(sp *counterfoil.Spending) { sp.Revision = before.Revision })(); !errors.Is(err, counterfoil.ErrChanged) {
 		t.Errorf("after an agent ended: %v", err)
 	}
 	s.wantDone(s.spend(b)())
