@@ -26,7 +26,7 @@ import (
 type Offline struct {
 	keys      map[string]*offlineKey // by credential id, base64url
 	approvals map[string]*offlineApproval
-	proposals map[string]string // by the id of a change that waits, its approval
+	proposals map[string]offlineProposal // by the id of a change that waits
 	report    OfflineReport
 }
 
@@ -74,7 +74,7 @@ func (o *Offline) Report() OfflineReport { return o.report }
 // after one verifies the rest.
 func (o *Offline) Add(e *ledger.Entry) error {
 	if o.keys == nil {
-		o.keys, o.approvals, o.proposals = map[string]*offlineKey{}, map[string]*offlineApproval{}, map[string]string{}
+		o.keys, o.approvals, o.proposals = map[string]*offlineKey{}, map[string]*offlineApproval{}, map[string]offlineProposal{}
 	}
 	err := o.take(e)
 	o.lost(e)
@@ -91,9 +91,7 @@ func (o *Offline) take(e *ledger.Entry) error {
 	case ledger.EnrolmentCodeIssued, ledger.PasskeyEnded:
 		return o.ended(e)
 	case ledger.ChangeProposed:
-		if id, ok := e.Detail["proposal"].(string); ok {
-			o.proposals[id] = e.Approval.ID
-		}
+		return o.proposed(e)
 	case ledger.ChangeClosed:
 		return o.changed(e)
 	case ledger.ApprovalRequested:
@@ -229,9 +227,57 @@ func (o *Offline) ended(e *ledger.Entry) error {
 	return nil
 }
 
-// changed verifies a change that took effect before its time, which people have to
-// have let be: of what is declared, or of when a passkey counts. One whose time came, or
-// that was not made, needs nobody.
+// An offlineProposal is a change of what is declared that waits.
+type offlineProposal struct {
+	approval  string // empty where only its time lets it take effect
+	effective time.Time
+}
+
+// reasonTime is the reason of a change.closed that took effect by itself.
+const reasonTime = "its time came"
+
+func (o *Offline) proposed(e *ledger.Entry) error {
+	var d struct {
+		Proposal  string `json:"proposal"`
+		Effective string `json:"effective"`
+	}
+	if err := details(e, &d); err != nil {
+		return err
+	}
+	at, err := ledger.ParseTime(d.Effective)
+	if err != nil || d.Proposal == "" {
+		return fmt.Errorf("it does not say which change it is, or when it takes effect")
+	}
+	o.proposals[d.Proposal] = offlineProposal{e.Approval.ID, at}
+	return nil
+}
+
+// onTime verifies that a change took effect by itself: not before its time, and nobody
+// said no.
+func (o *Offline) onTime(e *ledger.Entry, proposal string) error {
+	p, ok := o.proposals[proposal]
+	at, err := e.When()
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("the change %s was not proposed", proposal)
+	case at.Before(p.effective.Add(-offlineSlack)):
+		return fmt.Errorf("the change %s took effect before its time", proposal)
+	}
+	if a := o.approvals[p.approval]; a != nil {
+		for _, s := range a.signed {
+			if s.decision == counterfoil.DecisionDeny {
+				return fmt.Errorf("%s said no to the change %s", s.person, proposal)
+			}
+		}
+	}
+	return nil
+}
+
+// changed verifies a change that took effect: before its time people have to have let
+// it be, of what is declared, or of when a passkey counts. One that was not made needs
+// nobody.
 func (o *Offline) changed(e *ledger.Entry) error {
 	var d struct {
 		Verb       string `json:"verb"`
@@ -245,11 +291,13 @@ func (o *Offline) changed(e *ledger.Entry) error {
 	switch {
 	case d.Verb == counterfoil.ChangeRelease:
 		return o.released(e, a, d.Credential)
+	case e.Reason == reasonTime:
+		return o.onTime(e, d.Proposal)
 	case e.Reason != string(counterfoil.StateApproved):
 		return nil
 	case a == nil:
 		return fmt.Errorf("it rests on an approval that was not requested")
-	case a.kind != counterfoil.ApprovalOfChange || a.asked.Tool != changeTool(counterfoil.ChangeApply) || o.proposals[d.Proposal] != e.Approval.ID:
+	case a.kind != counterfoil.ApprovalOfChange || a.asked.Tool != changeTool(counterfoil.ChangeApply) || o.proposals[d.Proposal].approval != e.Approval.ID:
 		return fmt.Errorf("the approval %s is not of this change", e.Approval.ID)
 	}
 	return o.spend(e, a)
@@ -306,13 +354,14 @@ func (o *Offline) requested(e *ledger.Entry) error {
 		return fmt.Errorf("the approval %s was requested before", e.Approval.ID)
 	}
 	t := d.Rule.Tier
-	if t != counterfoil.Guarded && t != counterfoil.Irreversible || e.Tier != t.String() || len(d.Rule.Groups) == 0 ||
+	if t != counterfoil.Guarded && t != counterfoil.Irreversible || e.Tier != t.String() ||
 		d.Rule.Required != d.Required || d.Required < max(t.People(), len(d.Rule.Groups)) {
 		return fmt.Errorf("its rule asks for fewer people than its tier, or is of another")
 	}
 	a := &offlineApproval{
 		asked: e, at: at, kind: d.Kind, digest: d.Digest, rule: d.Rule, expires: expires, classDigest: d.ClassDigest, templateDigest: d.TemplateDigest,
 	}
+	a.over = len(d.Rule.Groups) == 0 // nobody can decide it
 	// The agent itself is no person; see excluded.
 	mayOwn := d.Rule.OwnerMayApprove && t == counterfoil.Guarded
 	for _, name := range append(slices.Clone(e.Actors), e.OnBehalfOf) {

@@ -3,6 +3,7 @@ package approval
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
@@ -370,6 +371,40 @@ func TestOfflineFindsForgedChanges(t *testing.T) {
 		bad := feed(row.forge(log()))
 		if bad == "" || !strings.Contains(bad, row.word) {
 			t.Errorf("%s: found %q, want %q", row.name, bad, row.word)
+		}
+	}
+}
+
+// A change that took effect by itself did so at its time, and over nobody's no.
+func TestOfflineHoldsChangesToTheirTime(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
+	proposed := func() *ledger.Entry {
+		return &ledger.Entry{Kind: ledger.ChangeProposed, Time: ledger.FormatTime(at), Detail: map[string]any{
+			"proposal": "prp_a", "effective": ledger.FormatTime(at.Add(24 * time.Hour)),
+		}}
+	}
+	closed := func(after time.Duration, id, reason string) *ledger.Entry {
+		return &ledger.Entry{Kind: ledger.ChangeClosed, Index: 1, Time: ledger.FormatTime(at.Add(after)), Reason: reason, Detail: map[string]any{
+			"proposal": id, "verb": "apply",
+		}}
+	}
+	for name, tt := range map[string]struct {
+		closed *ledger.Entry
+		ok     bool
+	}{
+		"at its time":      {closed(24*time.Hour, "prp_a", "its time came"), true},
+		"a second after":   {closed(time.Second, "prp_a", "its time came"), false},
+		"never proposed":   {closed(24*time.Hour, "prp_b", "its time came"), false},
+		"approved by none": {closed(time.Second, "prp_a", "approved"), false},
+		"denied":           {closed(time.Second, "prp_a", "denied"), true},
+	} {
+		var o Offline
+		if err := o.Add(proposed()); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Add(tt.closed); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -140,6 +140,9 @@ type gathering struct {
 func (g *gathering) all(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, error) {
 	var out []*ledger.Entry
 	f.Limit = 1000
+	if !f.Since.IsZero() {
+		f.Since = f.Since.Add(-time.Minute) // the log's clock and ours may differ by a little
+	}
 	for {
 		page, err := g.log.Find(ctx, f)
 		if err != nil {

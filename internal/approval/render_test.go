@@ -184,6 +184,7 @@ func TestSweep(t *testing.T) {
 	w.approve(full, "bo", "cy")
 	w.run(kept)
 	w.approve(brief, "bo")
+	undecided := w.ask(w.pay("100", "DE7")) // of a class that keeps payloads
 	wantDone(t, w.Sweep(t.Context()))
 	if len(w.approval(full).Call) == 0 || len(w.approval(brief).Call) == 0 {
 		t.Fatal("what is open or not past its deadline was erased")
@@ -198,6 +199,9 @@ func TestSweep(t *testing.T) {
 	wantDone(t, w.Sweep(t.Context()))
 	if len(w.approval(brief).Call) != 0 || len(w.approval(full).Call) == 0 {
 		t.Error("past the deadline: what the class does not keep goes, what it keeps stays")
+	}
+	if len(w.approval(undecided).Call) != 0 {
+		t.Error("what nobody decided on is kept")
 	}
 	v, err := w.View(t.Context(), "bo", brief)
 	if err != nil || v.Rendering != nil || plain(v.Sentence) != "bank/reset" {

@@ -80,7 +80,7 @@ func excluded(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil
 		}
 	}
 	for _, asked := range append([]string{a.Caller.Subject}, a.Caller.Actors...) {
-		if asked != a.Caller.Agent && sameHuman(reg, p, asked) && (!mayOwn || !owns(reg, a, p)) {
+		if asked != a.Caller.Agent && sameHuman(reg, p, asked) && (!mayOwn || p.Name != a.Owner) {
 			return notEligible("the agent asks on behalf of %s", p.Name)
 		}
 	}
@@ -112,31 +112,9 @@ func missing(rule *counterfoil.ApprovalRule, signers [][]string) int {
 	return max(rule.Required-len(signers), len(rule.Groups)-matched(rule.Groups, signers), 0)
 }
 
-// matched is the size of the largest assignment of conjuncts to distinct signers
-// (Kuhn's algorithm: each conjunct looks for a signer, asking those before it to move).
+// matched is how many conjuncts distinct signers stand for at once.
 func matched(conjuncts [][]string, signers [][]string) int {
-	by := make([]int, len(signers)) // conjunct+1 that the signer stands for
-	var seat func(c int, asked []bool) bool
-	seat = func(c int, asked []bool) bool {
-		for s := range signers {
-			if asked[s] || !meet(conjuncts[c], signers[s]) {
-				continue
-			}
-			asked[s] = true
-			if by[s] == 0 || seat(by[s]-1, asked) {
-				by[s] = c + 1
-				return true
-			}
-		}
-		return false
-	}
-	n := 0
-	for c := range conjuncts {
-		if seat(c, make([]bool, len(signers))) {
-			n++
-		}
-	}
-	return n
+	return counterfoil.Matched(len(conjuncts), len(signers), func(c, s int) bool { return meet(conjuncts[c], signers[s]) })
 }
 
 func meet(a, b []string) bool {

@@ -113,7 +113,9 @@ func (e *Engine) erase(ctx context.Context) error {
 		if (a.Held || a.Key != "") && due.Before(a.Closed.Add(fetchWindow)) {
 			due = a.Closed.Add(fetchWindow)
 		}
-		if reg.Classes[a.Class].KeepsPayload() || a.Kind == counterfoil.ApprovalOfChange {
+		// What nobody decided on and never ran proves nothing to anybody.
+		nothing := !a.State.Ran() && len(a.Signatures) == 0
+		if (reg.Classes[a.Class].KeepsPayload() || a.Kind == counterfoil.ApprovalOfChange) && !nothing {
 			due = a.Closed.Add(eraseAfter)
 		}
 		if now.Before(due) || now.Before(a.Closed) || len(ids) == 1000 {

@@ -388,7 +388,7 @@ func (a *Authority) settleOne(ctx context.Context, p *counterfoil.Proposal) erro
 		}
 	}
 	if why == "" && !now.Before(p.Effective) {
-		why = "its time came"
+		why = reasonTime
 	}
 	if why == "" {
 		return nil
@@ -396,8 +396,12 @@ func (a *Authority) settleOne(ctx context.Context, p *counterfoil.Proposal) erro
 	return a.makeChange(ctx, p, approval, why)
 }
 
-// reasonApproved is why a change takes effect before its time.
-const reasonApproved = "approved"
+// Why a change takes effect: before its time, and at it. Whoever verifies the log goes
+// by these words.
+const (
+	reasonApproved = "approved"
+	reasonTime     = "its time came"
+)
 
 // closeChange ends a change that will not be made.
 func (a *Authority) closeChange(ctx context.Context, p *counterfoil.Proposal, approval counterfoil.Approval, reason string) error {

@@ -244,6 +244,8 @@ func (c *call) commitSpending(g *counterfoil.GuardedCall, s *counterfoil.Spendin
 		switch {
 		case closed != nil:
 			return nil, closed
+		case changed && again.Approval != s.Approval:
+			return nil, recordFault(err)
 		case again.Approval != s.Approval, !changed && (!isCode(err, counterfoil.ApprovalSpent) || attempt == maxSpends):
 			return nil, err
 		}

@@ -106,7 +106,7 @@ func FuzzReadDefinition(f *testing.F) {
 
 // A mirroring header stands for one value, which is written as one header line.
 func FuzzDecodeHeader(f *testing.F) {
-	for _, s := range []string{"get_balance", "=?base64?w6Q=?=", "=?base64?w6Q?=", " a", "=?base64??=", "a\tb", "=?BASE64?eA==?="} {
+	for _, s := range []string{"get_balance", "=?base64?w6Q=?=", "=?base64?w6Q?=", " a", "=?base64??=", "a\tb", "=?BASE64?eA==?=", "=?base64?w\n6Q=?="} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

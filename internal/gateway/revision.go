@@ -135,7 +135,7 @@ func decodeHeader(raw string) (string, bool) {
 		return raw, isPlain(raw)
 	}
 	b, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	return string(b), err == nil
+	return string(b), err == nil && !strings.ContainsAny(encoded, "\r\n") // which Go's decoder passes over
 }
 
 // encodeHeader returns a value as a mirroring header holds it.

@@ -220,8 +220,8 @@ var sqliteTexts = [statements]string{
 	keyUses:            `SELECT state, call_digest FROM approvals WHERE agent = ? AND task = ? AND key = ? AND key <> '' AND kind = 'call'`,
 	// Those that are pending, and those that ended without anybody's decision and still
 	// hold their calls.
-	countPending: `SELECT count(CASE WHEN state = 'pending' AND expires > ?2 THEN 1 END), count(CASE WHEN state <> 'pending' OR expires <= ?2 THEN 1 END)
-		FROM approvals WHERE erased = 0 AND state IN ('pending', 'expired', 'cancelled') AND agent = ?1`,
+	countPending: `SELECT count(CASE WHEN state = 'pending' AND expires > ?2 THEN 1 END), count(CASE WHEN (state <> 'pending' OR expires <= ?2) AND use_until = 0 THEN 1 END)
+		FROM approvals WHERE erased = 0 AND state IN ('pending', 'expired', 'cancelled', 'superseded', 'revoked') AND agent = ?1`,
 	insertApproval: `INSERT INTO approvals (id, state, kind, agent, instance, task, key, held, created, expires, use_until, closed, decided, reason,
 			body, erased, call_digest, fields, statement, rendering, call)
 		VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, 0, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
