@@ -90,8 +90,8 @@ type Definition struct {
 type Authority struct {
 	cfg      Config
 	keys     keyCache
-	agents   *limiter // by authenticated agent
-	sources  *limiter // by address, charged for what is refused before authentication
+	agents   *Limiter // by authenticated agent
+	sources  *Limiter // by address, charged for what is refused before authentication
 	refusals aggregate
 
 	mu      sync.Mutex // held while the registry changes
@@ -117,8 +117,8 @@ func New(cfg Config) (*Authority, error) {
 	}
 	a := &Authority{
 		cfg:     cfg,
-		agents:  newLimiter(agentRate, agentBurst),
-		sources: newLimiter(sourceRate, sourceBurst),
+		agents:  NewLimiter(agentRate, agentBurst),
+		sources: NewLimiter(sourceRate, sourceBurst),
 	}
 	a.refusals.since = cfg.Now()
 	return a, a.reload()

@@ -72,7 +72,7 @@ func (a *Authority) Enroll(ctx context.Context, req EnrolRequest) (counterfoil.I
 
 func (a *Authority) enroll(ctx context.Context, req EnrolRequest, now time.Time) (counterfoil.Instance, error) {
 	var none counterfoil.Instance
-	if !a.sources.take(sourceKey(req.Source), now, 0) {
+	if !a.sources.Take(AddressKey(req.Source), now, 0) {
 		return none, counterfoil.Refuse(counterfoil.RateLimited, "too many refused requests from this address")
 	}
 	if err := counterfoil.CheckName(req.Agent); err != nil {

@@ -60,7 +60,7 @@ func (a *Authority) Issue(ctx context.Context, req TokenRequest) (TokenResponse,
 
 func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, error) {
 	var err error
-	if !a.sources.take(sourceKey(at.req.Source), at.now, 0) {
+	if !a.sources.Take(AddressKey(at.req.Source), at.now, 0) {
 		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "too many refused requests from this address")
 	}
 	if at.form, err = parseTokenForm(at.req); err != nil {
@@ -68,7 +68,7 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	}
 	at.who, err = a.authenticate(at.form, at.req.Proof, at.now)
 	// The rate comes before what a suspended agent is told: that has an entry.
-	if at.authenticated() && !a.agents.take(at.who.agent.Name, at.now, 1) {
+	if at.authenticated() && !a.agents.Take(at.who.agent.Name, at.now, 1) {
 		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "more than %d token requests a second", agentRate)
 	}
 	if err != nil {
@@ -263,6 +263,6 @@ func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
 func (a *Authority) refusedBefore(addr netip.Addr, now time.Time, r *counterfoil.Refusal) {
 	a.Refused(r.Recorded())
 	if r.Code != counterfoil.RateLimited {
-		a.sources.take(sourceKey(addr), now, 1)
+		a.sources.Take(AddressKey(addr), now, 1)
 	}
 }

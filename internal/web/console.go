@@ -8,6 +8,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/console"
+	"github.com/counterfoil/counterfoil/internal/authority"
 )
 
 // pages are the console's pages: what package console renders, filled in and shown to
@@ -133,7 +134,7 @@ func (p *pages) open(build func(*http.Request) (shown, error)) handler {
 		if err := navigated(r); err != nil {
 			return p.failed(w, r, nil, err)
 		}
-		if !p.addresses.take("page "+addressKey(p.Source(r)), p.Now()) {
+		if !p.addresses.Take("page "+authority.AddressKey(p.Source(r)), p.Now(), 1) {
 			// No page: it costs more than the refusal.
 			return counterfoil.Refuse(counterfoil.RateLimited, "too many requests from this address")
 		}

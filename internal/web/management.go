@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/authority"
 )
 
 // management is the listener of the console and its API, and of health for those
@@ -14,14 +15,14 @@ type management struct {
 	Config
 	probes
 	sessions  *sessions
-	addresses *buckets // of what anyone may ask
-	document  []byte   // openapi.json
-	socket    *admin   // for what both can read
+	addresses *authority.Limiter // of what anyone may ask
+	document  []byte             // openapi.json
+	socket    *admin             // for what both can read
 }
 
 func newManagement(cfg Config, a *answers) (http.Handler, error) {
 	m := &management{
-		Config: cfg, probes: newProbes(cfg, isLocal), sessions: newSessions(), addresses: newBuckets(addressRate, addressBurst),
+		Config: cfg, probes: newProbes(cfg, isLocal), sessions: newSessions(), addresses: authority.NewLimiter(addressRate, addressBurst),
 		socket: &admin{cfg},
 	}
 	var err error

@@ -27,12 +27,12 @@ type public struct {
 	host string // its host
 	meta serverMetadata
 
-	looks *buckets // of agents, at their approvals
-	told  *buckets // of agents, of entries that looks were refused
+	looks *authority.Limiter // of agents, at their approvals
+	told  *authority.Limiter // of agents, of entries that looks were refused
 }
 
 func newPublic(cfg Config, base string, a *answers) http.Handler {
-	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: newBuckets(lookRate, lookBurst), told: newBuckets(1, 1)}
+	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: authority.NewLimiter(lookRate, lookBurst), told: authority.NewLimiter(1, 1)}
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}

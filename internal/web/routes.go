@@ -10,6 +10,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/authority"
 )
 
 // An audience says who may use an operation. The zero audience is the smallest.
@@ -164,7 +165,7 @@ func (m *management) operate(o *operation) handler {
 		if err := m.sameOrigin(r); err != nil {
 			return err
 		}
-		if o.limited && !m.addresses.take(o.path+" "+addressKey(m.Source(r)), m.Now()) {
+		if o.limited && !m.addresses.Take(o.path+" "+authority.AddressKey(m.Source(r)), m.Now(), 1) {
 			return counterfoil.Refuse(counterfoil.RateLimited, "too many requests from this address")
 		}
 		var s session

@@ -50,7 +50,7 @@ func (p *public) approvalStatus(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && caller.Proof == "" {
 		return err // nobody was authenticated: it is counted, not recorded
 	}
-	if !p.looks.take(caller.Agent, p.Now()) {
+	if !p.looks.Take(caller.Agent, p.Now(), 1) {
 		return p.tooManyLooks(r.Context(), caller.Agent)
 	}
 	var a counterfoil.Approval
@@ -77,7 +77,7 @@ func (p *public) approvalStatus(w http.ResponseWriter, r *http.Request) error {
 // proofs back takes none from before it (see internal/gateway, rates).
 func (p *public) tooManyLooks(ctx context.Context, agent string) error {
 	now := p.Now()
-	if p.told.take(agent, now) {
+	if p.told.Take(agent, now, 1) {
 		err := p.Recorder.Append(context.WithoutCancel(ctx), &ledger.Entry{
 			Kind: ledger.RefusedAggregate, Agent: agent, Tool: statusTool, Decision: ledger.Refuse, Code: counterfoil.RateLimited,
 			Detail: map[string]any{"began": ledger.FormatTime(now)},
