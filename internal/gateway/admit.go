@@ -40,16 +40,18 @@ func (c *call) post() {
 		return
 	}
 	c.payload = c.message.arguments()
-	err = c.decide()
-	if c.waits(err) && c.approve() || !c.waits(err) && c.admit(err) {
+	if c.admit(c.decide()) {
 		c.forward()
 	}
 }
 
 // admit records what was decided, refused when err is not nil, and looks at
 // revocation once more. It reports whether the call may be forwarded now; where
-// not, it is answered.
+// not, it is answered. A call that waits for a person is asked about instead.
 func (c *call) admit(err error) bool {
+	if c.waits(err) {
+		return c.approve()
+	}
 	if err != nil {
 		c.deny(err)
 		return false
