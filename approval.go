@@ -269,6 +269,13 @@ type ChangeRequest struct {
 	Expires  time.Time // when it takes effect by itself
 }
 
+// Why a change that waited took effect: the reason of its change.closed. Whoever
+// verifies a log goes by these words.
+const (
+	ChangedByPeople = "approved"
+	ChangedByTime   = "its time came"
+)
+
 // Verbs of a ChangeRequest: the tool "counterfoil/VERB" in entries.
 const (
 	ChangeApply   = "apply"           // manifests

@@ -16,6 +16,12 @@ type Person struct {
 	Roles  []string `json:"roles,omitzero"`  // admin, auditor; never approver
 }
 
+// Roles of a Person. Approving is no role: see Class.Approvers.
+const (
+	RoleAdmin   = "admin"
+	RoleAuditor = "auditor" // sees what an administrator sees, and changes nothing
+)
+
 // Mailbox returns the person's e-mail as mail systems deliver it: in lower case,
 // without what follows "+" and without dots in its local part. Two records with one
 // mailbox are one human. Without an e-mail it is the name, which no e-mail equals.

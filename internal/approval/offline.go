@@ -233,9 +233,6 @@ type offlineProposal struct {
 	effective time.Time
 }
 
-// reasonTime is the reason of a change.closed that took effect by itself.
-const reasonTime = "its time came"
-
 func (o *Offline) proposed(e *ledger.Entry) error {
 	var d struct {
 		Proposal  string `json:"proposal"`
@@ -291,9 +288,9 @@ func (o *Offline) changed(e *ledger.Entry) error {
 	switch {
 	case d.Verb == counterfoil.ChangeRelease:
 		return o.released(e, a, d.Credential)
-	case e.Reason == reasonTime:
+	case e.Reason == counterfoil.ChangedByTime:
 		return o.onTime(e, d.Proposal)
-	case e.Reason != string(counterfoil.StateApproved):
+	case e.Reason != counterfoil.ChangedByPeople:
 		return nil
 	case a == nil:
 		return fmt.Errorf("it rests on an approval that was not requested")

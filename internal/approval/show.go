@@ -15,12 +15,6 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// Roles that see every approval; those that act on one are asked for by name.
-const (
-	roleAdmin   = "admin"
-	roleAuditor = "auditor"
-)
-
 // sees reports whether a viewer may see an approval: administrators and auditors all,
 // others those that their groups decide, that they signed, or that are to release a
 // passkey of theirs. The empty viewer is the
@@ -33,7 +27,7 @@ func sees(reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) boo
 	if p == nil {
 		return false
 	}
-	if slices.Contains(p.Roles, roleAdmin) || slices.Contains(p.Roles, roleAuditor) {
+	if slices.Contains(p.Roles, counterfoil.RoleAdmin) || slices.Contains(p.Roles, counterfoil.RoleAuditor) {
 		return true
 	}
 	for _, any := range a.Rule.Groups {
@@ -263,7 +257,7 @@ func (e *Engine) similar(ctx context.Context, reg *counterfoil.Registry, a *coun
 // acts returns a refusal unless the person has the role of an administrator.
 func (e *Engine) acts(person string) error {
 	reg, _ := e.store.Registry()
-	if p := reg.People[person]; p == nil || !slices.Contains(p.Roles, roleAdmin) {
+	if p := reg.People[person]; p == nil || !slices.Contains(p.Roles, counterfoil.RoleAdmin) {
 		return counterfoil.Refuse(counterfoil.RoleRequired, "an administrator does that")
 	}
 	return nil

@@ -384,24 +384,17 @@ func (a *Authority) settleOne(ctx context.Context, p *counterfoil.Proposal) erro
 		return a.closeChange(ctx, p, approval, "its approval was cancelled")
 	case counterfoil.StateApproved:
 		if a.cfg.Changes != nil && now.Before(approval.UseUntil) {
-			why = reasonApproved
+			why = counterfoil.ChangedByPeople
 		}
 	}
 	if why == "" && !now.Before(p.Effective) {
-		why = reasonTime
+		why = counterfoil.ChangedByTime
 	}
 	if why == "" {
 		return nil
 	}
 	return a.makeChange(ctx, p, approval, why)
 }
-
-// Why a change takes effect: before its time, and at it. Whoever verifies the log goes
-// by these words.
-const (
-	reasonApproved = "approved"
-	reasonTime     = "its time came"
-)
 
 // closeChange ends a change that will not be made.
 func (a *Authority) closeChange(ctx context.Context, p *counterfoil.Proposal, approval counterfoil.Approval, reason string) error {
@@ -442,7 +435,7 @@ func (a *Authority) makeLocked(ctx context.Context, p *counterfoil.Proposal, app
 	if err := a.reload(); err != nil {
 		return nil, nil, err
 	}
-	if why == reasonApproved {
+	if why == counterfoil.ChangedByPeople {
 		// Under the lock, so that nobody leaves a group in between. A passkey that ends
 		// in between revokes the approval, which the commit looks at.
 		err := a.cfg.Changes.VerifyChange(ctx, p.Approval)

@@ -44,12 +44,12 @@ func (d *doc) person(n *yaml.Node, m members, name string) *counterfoil.Person {
 	m["groups"] = d.words(&p.Groups, counterfoil.CheckName)
 	m["roles"] = d.words(&p.Roles, func(s string) error {
 		switch s {
-		case "admin", "auditor":
+		case counterfoil.RoleAdmin, counterfoil.RoleAuditor:
 			return nil
 		case "approver":
 			return errors.New("approver is no role; who approves is said by groups and by the class's approvers")
 		}
-		return fmt.Errorf("%.40q is none of admin, auditor%s", s, hint(s, []string{"admin", "auditor"}))
+		return fmt.Errorf("%.40q is none of admin, auditor%s", s, hint(s, []string{counterfoil.RoleAdmin, counterfoil.RoleAuditor}))
 	})
 	d.object(n, "", m, "name")
 	return p

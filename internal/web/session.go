@@ -27,12 +27,6 @@ const (
 	sessionsAll  = 10_000
 )
 
-// Roles of a Person.
-const (
-	roleAdmin   = "admin"
-	roleAuditor = "auditor"
-)
-
 // A session is a person who logged in with a passkey, at the moment of one request:
 // declared still, with the roles of this moment, the passkey not ended.
 //
@@ -51,10 +45,12 @@ type session struct {
 }
 
 // isAdmin reports whether the person may suspend, offboard, cancel and reconcile.
-func (s session) isAdmin() bool { return slices.Contains(s.person.Roles, roleAdmin) }
+func (s session) isAdmin() bool { return slices.Contains(s.person.Roles, counterfoil.RoleAdmin) }
 
 // isReader reports whether the person may read what is not theirs to decide.
-func (s session) isReader() bool { return s.isAdmin() || slices.Contains(s.person.Roles, roleAuditor) }
+func (s session) isReader() bool {
+	return s.isAdmin() || slices.Contains(s.person.Roles, counterfoil.RoleAuditor)
+}
 
 // Passkeys tell whether a passkey is still one. Safe for concurrent use.
 type Passkeys interface {
