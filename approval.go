@@ -95,10 +95,11 @@ type Approval struct {
 	Kind  string        `json:"kind"` // ApprovalOfCall or ApprovalOfChange
 
 	// Who asked, as of the request. Of a change, Requester alone is set.
-	Requester string `json:"requester,omitzero"` // who administers, such as uid:0
-	Owner     string `json:"owner,omitzero"`     // of the agent
-	Caller    Caller `json:"caller,omitzero"`
-	RequestID string `json:"request_id"`
+	Requester string   `json:"requester,omitzero"` // who administers, such as uid:0
+	Openers   []string `json:"openers,omitzero"`   // owners of the agents that opened the task and those above it
+	Owner     string   `json:"owner,omitzero"`     // of the agent
+	Caller    Caller   `json:"caller,omitzero"`
+	RequestID string   `json:"request_id"`
 
 	// Source is where the request came from; the zero Addr is unknown. A held call
 	// is decided on it again, as grants are bound to networks.
@@ -166,7 +167,7 @@ type Spending struct {
 	CallDigest string
 	Signatures int // how many verified
 	Live       Live
-	Task       string
+	Use        CallUse // its Task is the approval's; it has no Key, as the approval has
 	Takings    []Taking
 	Signers    []string // people, in order of signing, for the entry
 

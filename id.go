@@ -92,7 +92,7 @@ func ParseToolID(s string) (ToolID, error) {
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // NewID returns prefix followed by 128 random bits in 26 lower-case characters.
-// Prefixes in use: req_ (request), ins_ (instance), tok_ (token id).
+// Prefixes in use: req_ (request), ins_ (instance), tok_ (token id), tsk_ (task).
 func NewID(prefix string) string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the process instead

@@ -101,6 +101,10 @@ type Resource struct {
 	Tools       []Tool              `json:"tools,omitzero"`
 	Resources   string              `json:"resources,omitzero"` // class of an MCP server's resources; empty refuses them
 	Prompts     string              `json:"prompts,omitzero"`   // class of its prompts; empty refuses them
+
+	// Servers are agents that speak for the resource: they may introspect its
+	// tokens and follow what is revoked.
+	Servers []string `json:"servers,omitzero"`
 }
 
 // Names under which an MCP resource's resources and prompts are granted.
@@ -155,6 +159,7 @@ type Agent struct {
 	Grants      []Grant    `json:"grants,omitzero"`
 	Tasks       TaskLimits `json:"tasks,omitzero"`
 	ProofKeys   string     `json:"proof_keys,omitzero"` // registered (when empty) or any
+	Signals     *Signals   `json:"signals,omitzero"`    // shared signals that it may receive; nil: none
 	Clones      string     `json:"clones,omitzero"`     // ClonesQuarantine (when empty) or ClonesRecord
 }
 
@@ -177,7 +182,38 @@ type TaskLimits struct {
 	MaxDuration Duration `json:"max_duration,omitzero"`
 	MaxCalls    int      `json:"max_calls,omitzero"`
 	Required    bool     `json:"required,omitzero"`
+
+	// Orchestrators are agents that may open tasks for this one, and end those that
+	// they opened. Nothing that they may call themselves comes with that.
+	Orchestrators []string `json:"orchestrators,omitzero"`
 }
+
+// Signals is what an agent that receives shared signals (SSF 1.0) may do.
+type Signals struct {
+	// Push are the URLs that events may be pushed to; the agent names one of them
+	// when it makes its stream. Without one it polls.
+	Push []string `json:"push,omitzero"`
+}
+
+// A Transmitter is somebody else's source of shared signals (SSF 1.0), such as an
+// identity provider, whose word about people counts.
+type Transmitter struct {
+	Name     string   `json:"name"`
+	Issuer   string   `json:"issuer"`            // iss of its events
+	Audience string   `json:"audience"`          // aud of its events; the issuer's URL when empty
+	JWKSURI  string   `json:"jwks_uri,omitzero"` // where its keys are, or
+	Keys     []string `json:"keys,omitzero"`     // the keys, public JWKs
+	Poll     string   `json:"poll,omitzero"`     // its polling endpoint (RFC 8936); empty: it pushes
+	Token    string   `json:"token,omitzero"`    // file with the bearer token for it
+	Disabled []string `json:"disabled,omitzero"` // what follows for a person that it says is disabled; see below
+}
+
+// What follows when a Transmitter says that a person's account or sessions are no
+// more. Without a word both do.
+const (
+	DisabledSuspendAgents = "suspend-agents" // the agents that the person owns
+	DisabledVoidApprovals = "void-approvals" // what the person signed; and they sign no more
+)
 
 // A Grant is standing permission: tools, from networks, on a condition.
 type Grant struct {
@@ -210,6 +246,8 @@ type Registry struct {
 	Resources map[string]*Resource
 	Agents    map[string]*Agent
 	Policies  map[string]*Policy
+
+	Transmitters map[string]*Transmitter
 }
 
 // NewRegistry returns an empty registry.
@@ -220,6 +258,8 @@ func NewRegistry() *Registry {
 		Resources: map[string]*Resource{},
 		Agents:    map[string]*Agent{},
 		Policies:  map[string]*Policy{},
+
+		Transmitters: map[string]*Transmitter{},
 	}
 }
 
@@ -297,6 +337,9 @@ type Instance struct {
 	Enrolled time.Time
 	How      string // EnrolledByCode or EnrolledByManifest
 
+	// Old is the key that this one replaced, while both are taken; nil otherwise.
+	Old *OldKey
+
 	// Suspected is when its key was last taken for cloned, or released from that.
 	// What was seen before counts no more. Zero: never.
 	Suspected time.Time
@@ -304,6 +347,12 @@ type Instance struct {
 	// Shown is when somebody else's use of its key was last recorded without
 	// anything that follows (ClonesRecord), or its key was released. Zero: never.
 	Shown time.Time
+}
+
+// An OldKey is the key that an instance had before, until it is taken no more.
+type OldKey struct {
+	JKT, JWK, Alg string
+	Until         time.Time
 }
 
 // How an Instance came to be. What a manifest declared, a manifest ends; what
@@ -328,6 +377,7 @@ type Caller struct {
 	TokenID  string
 	Scope    []string
 	Details  []ToolDetail
+	Issued   time.Time // the token's
 	Expires  time.Time // the token's
 
 	JKT     string

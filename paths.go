@@ -3,10 +3,17 @@ package counterfoil
 // Paths below the issuer's URL: proofs are made for them, and identifiers are
 // made of them.
 const (
-	TokenPath    = "/oauth/token"
-	EnrollPath   = "/enroll"
-	ApprovalPath = "/approvals/" // and an approval's id: its status, for the agent that asked
-	ResourcePath = "/r/"         // and a resource's name: what the gateway serves
+	TokenPath      = "/oauth/token"
+	EnrollPath     = "/enroll"
+	ApprovalPath   = "/approvals/" // and an approval's id: its status, for the agent that asked
+	TasksPath      = "/tasks"
+	RotatePath     = "/keys/rotate"
+	IntrospectPath = "/oauth/introspect"
+	RevokePath     = "/oauth/revoke"
+	LeakedPath     = "/oauth/leaked"
+	FeedPath       = "/oauth/revocations" // what is revoked, for enforcement points
+	SignalsPath    = "/ssf"
+	ResourcePath   = "/r/" // and a resource's name: what the gateway serves
 )
 
 // ID is the resource's identifier (RFC 8707): its URL at the issuer's gateway, or

@@ -12,6 +12,8 @@ const (
 	KindResource = "Resource"
 	KindAgent    = "Agent"
 	KindPolicy   = "Policy"
+
+	KindTransmitter = "Transmitter"
 )
 
 // A DocKey names a document of the registry.
@@ -83,6 +85,11 @@ type Issuance struct {
 	Use  AssertionUse
 	Live Live
 	Bind KeyBinding
+
+	Token    string    // its id
+	Expires  time.Time // the token's
+	Task     string    // has to be open; empty: none
+	Resource string    // has to be in force; empty: the issuer's own pages
 }
 
 // A Sighting is a key at an instance and a place: one proof that verified, as the
@@ -119,14 +126,6 @@ type EnrolmentCode struct {
 	Hash    [32]byte // SHA-256
 	Agent   string
 	Expires time.Time
-}
-
-// Voided is what offboarding or suspending an agent took from it.
-type Voided struct {
-	Epoch     int64    // the new one: every token of an older one is void
-	Instances []string // ids
-	Keys      []string // thumbprints
-	Approvals []string // ids of those that were open
 }
 
 // A SigningKey is one of the issuer's keys as it is kept.

@@ -41,6 +41,14 @@ const (
 	SessionOpened          Kind = "session.opened"  // a person logged in to the console
 	SessionClosed          Kind = "session.closed"
 	Revoked                Kind = "revoked"
+	RevocationEnforced     Kind = "revocation.enforced" // an enforcement point takes nothing of before view.seq any more
+	Restored               Kind = "restored"            // a person or a resource may act again
+	TokenIntrospected      Kind = "token.introspected"
+	StreamChanged          Kind = "stream.changed"   // a receiver of shared signals made, changed or deleted its stream
+	SignalDelivered        Kind = "signal.delivered" // a receiver has everything to an index
+	SignalReceived         Kind = "signal.received"  // somebody else's
+	ServerRestored         Kind = "server.restored"  // from a backup: what follows has another log's key
+	BackupMade             Kind = "backup.made"
 	PersonEnrolled         Kind = "person.enrolled"
 	PersonChanged          Kind = "person.changed"
 	PasskeyEnded           Kind = "passkey.ended"

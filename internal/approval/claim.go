@@ -503,7 +503,7 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 		return counterfoil.Spending{}, err
 	}
 	s := counterfoil.Spending{
-		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Task: cl.Caller.Task, Takings: takes, Revision: cl.of,
+		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Use: counterfoil.CallUse{Task: cl.Caller.Task, Class: cl.Class}, Takings: takes, Revision: cl.of,
 		Live: counterfoil.Live{Agent: cl.Caller.Agent, Instance: cl.Caller.Instance, Epoch: cl.Caller.Epoch},
 	}
 	for i := range a.Signatures {

@@ -226,7 +226,7 @@ func (w *writer) tool(t counterfoil.Tool) *yaml.Node {
 
 func (w *writer) agent(a *counterfoil.Agent) []entry {
 	var tasks *yaml.Node
-	if a.Tasks != (counterfoil.TaskLimits{}) {
+	if t := a.Tasks; t.MaxDuration != 0 || t.MaxCalls != 0 || t.Required {
 		tasks = w.mapping(true, entry{"max_duration", w.duration(a.Tasks.MaxDuration)},
 			entry{"max_calls", w.count(a.Tasks.MaxCalls)}, entry{"required", w.flag(a.Tasks.Required)})
 	}

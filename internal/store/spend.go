@@ -87,7 +87,7 @@ func wantRevision(w writer, looked string) error {
 // maySpend refuses an approval that does not let this call go. Whoever names an
 // approval of somebody else, or of another call, learns nothing of it.
 func maySpend(w writer, a *counterfoil.Approval, sp *counterfoil.Spending, now time.Time) error {
-	if a.ID == "" || a.Kind != counterfoil.ApprovalOfCall || a.Caller.Agent != sp.Live.Agent || a.Caller.Task != sp.Task ||
+	if a.ID == "" || a.Kind != counterfoil.ApprovalOfCall || a.Caller.Agent != sp.Live.Agent || a.Caller.Task != sp.Use.Task ||
 		a.CallDigest != sp.CallDigest && a.CallDigest != "" { // which is empty once it is erased, and closed then
 		return counterfoil.Refuse(counterfoil.ApprovalMismatch, "the approval is not of this call")
 	}

@@ -16,7 +16,7 @@ import (
 // spending spends an approval as its agent's instance, live, would.
 func (s *subject) spending(a counterfoil.Approval) counterfoil.Spending {
 	_, revision := s.Registry()
-	return counterfoil.Spending{Approval: a.ID, CallDigest: a.CallDigest, Signatures: len(a.Signatures), Task: a.Caller.Task, Revision: revision,
+	return counterfoil.Spending{Approval: a.ID, CallDigest: a.CallDigest, Signatures: len(a.Signatures), Use: counterfoil.CallUse{Task: a.Caller.Task, Class: a.Class}, Revision: revision,
 		Live: s.live(a.Caller.Agent, a.Caller.Instance), Signers: []string{"bo", "cy"}}
 }
 
@@ -48,7 +48,7 @@ func suiteSpend(t *testing.T, s *subject) {
 	a := s.approved(s.approval("payroll", "one", func(a *counterfoil.Approval) { a.Caller.Task = "task_1" }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.CallDigest = "other" }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.CallDigest = "" }))
-	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.Task = "" }))
+	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.Use.Task = "" }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.Live = s.live("planner", "ins_2") }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.Approval = "apr_other" }))
 	for _, n := range []int{0, 1, 3} {
