@@ -2,38 +2,19 @@ package counterfoil
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
-	"hash/crc32"
 	"strings"
 )
 
-// An enrolment code, of an agent's instance or of a person's passkey, is
-//
-//	cfe_ ‖ 26 characters (128 random bits) ‖ 7 characters (CRC-32 of all before)
-//
-// in lower-case base32 without padding (RFC 4648, Section 6), that is the
-// regular expression cfe_[a-z2-7]{33}. Prefix and checksum let a secret scanner
-// tell a leaked code from any other text without asking us, and let us refuse a
-// mistyped one before anything is looked up. The checksum is no protection: the
-// 128 bits are.
-const (
-	codePrefix   = "cfe_"
-	codeRandom   = 26
-	codeChecksum = 7
-	codeLength   = len(codePrefix) + codeRandom + codeChecksum
-)
+// codeLength is the length of an enrolment code, which is a handle: prefix, random
+// part and checksum let a secret scanner tell a leaked code from any other text
+// without asking us, and let us refuse a mistyped one before anything is looked up.
+const codeLength = len(HandleCode) + handleRandom + handleChecksum
 
-// NewEnrolmentCode makes a fresh enrolment code. Only its hash is ever kept.
+// NewEnrolmentCode makes a fresh enrolment code, of an agent's instance or of a
+// person's passkey. Only its hash is ever kept.
 func NewEnrolmentCode() (code Secret, hash [sha256.Size]byte) {
-	s := NewID(codePrefix)
-	s += checksum(s)
-	return NewSecret(s), hashCode(s)
-}
-
-func checksum(s string) string {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], crc32.ChecksumIEEE([]byte(s)))
-	return idEncoding.EncodeToString(b[:])
+	code = NewHandle(HandleCode)
+	return code, hashCode(code.Reveal())
 }
 
 // ParseEnrolmentCode reads an enrolment code that is well formed, which says nothing
@@ -41,14 +22,10 @@ func checksum(s string) string {
 // takes no other spelling than the one that was handed out: a code that was changed on
 // its way is not repaired.
 func ParseEnrolmentCode(s string) (hash [sha256.Size]byte, err error) {
-	if len(s) != codeLength || !strings.HasPrefix(s, codePrefix) {
-		return hash, Refuse(EnrolmentRefused, "an enrolment code begins with %s and has %d characters", codePrefix, codeLength)
+	if len(s) != codeLength || !strings.HasPrefix(s, HandleCode) {
+		return hash, Refuse(EnrolmentRefused, "an enrolment code begins with %s and has %d characters", HandleCode, codeLength)
 	}
-	body := s[:codeLength-codeChecksum]
-	raw, err := idEncoding.DecodeString(body[len(codePrefix):])
-	// The last character carries 3 bits; the two bits it could have beside
-	// them must be zero, or four spellings would be one code.
-	if err != nil || idEncoding.EncodeToString(raw) != body[len(codePrefix):] || checksum(body) != s[len(body):] {
+	if !CheckHandle(HandleCode, s) {
 		return hash, Refuse(EnrolmentRefused, "the enrolment code is mistyped: its checksum does not match")
 	}
 	return hashCode(s), nil

@@ -41,7 +41,7 @@ func TestParseEnrolmentCode(t *testing.T) {
 // one is the code.
 func TestParseEnrolmentCodeHasOneSpelling(t *testing.T) {
 	t.Parallel()
-	body := codePrefix + "aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	body := HandleCode + "aaaaaaaaaaaaaaaaaaaaaaaaaa"
 	if _, err := ParseEnrolmentCode(body + checksum(body)); err != nil {
 		t.Fatalf("the canonical spelling: %v", err)
 	}
