@@ -59,7 +59,7 @@ func ParseAssertion(compact string) (UnverifiedAssertion, error) {
 	if len(compact) > MaxAssertion {
 		return none, counterfoil.Refuse(counterfoil.PayloadTooLarge, "the client assertion is larger than %d bytes", MaxAssertion)
 	}
-	t, _, err := parseJWS(compact, false, nil)
+	t, _, err := parseJWS(compact, readKeyless, nil)
 	if err != nil {
 		return none, refuseAssertion("%v", err)
 	}

@@ -424,8 +424,8 @@ func TestPrivateKeyPEM(t *testing.T) {
 	if _, err := ParsePrivateKeyPEM(p521); err == nil {
 		t.Error("a P-521 key is accepted")
 	}
-	if _, err := GenerateKey("RS256"); err == nil {
-		t.Error("a key for RS256 is made")
+	if _, err := GenerateKey("RS512"); err == nil {
+		t.Error("a key for RS512 is made")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,9 +81,21 @@ func decode(dst, part []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// parseJWS decodes a compact JWS whose size the caller has checked. A jwk in
-// the header is refused unless withKey. The key is that of a header that is known.
-func parseJWS(compact string, withKey bool, known *Headers) (t jws, key PublicKey, err error) {
+// A reading says which headers are taken.
+type reading struct {
+	algs []string // the algorithms
+	key  bool     // the sender's key may be in it, as in a proof
+}
+
+var (
+	readKeyless = reading{algs: algorithms}
+	readProof   = reading{algs: algorithms, key: true}
+	readEvent   = reading{algs: eventAlgorithms}
+)
+
+// parseJWS decodes a compact JWS whose size the caller has checked. The key is that
+// of a header that is known.
+func parseJWS(compact string, as reading, known *Headers) (t jws, key PublicKey, err error) {
 	// Dots are counted, not split at: a megabyte of them must not become a
 	// million strings. Five parts would be JWE, which nothing here takes.
 	if strings.Count(compact, ".") != 2 {
@@ -96,7 +109,7 @@ func parseJWS(compact string, withKey bool, known *Headers) (t jws, key PublicKe
 	t = jws{input: buf[:last:last], first: first}
 
 	b := buf
-	if header, ok := known.find(compact[:first], withKey); ok {
+	if header, ok := known.find(compact[:first], as.key); ok {
 		t.header, t.known, key = header.header, true, header.key
 	} else {
 		if b, err = decode(b, buf[:first]); err != nil {
@@ -120,12 +133,12 @@ func parseJWS(compact string, withKey bool, known *Headers) (t jws, key PublicKe
 	if err := ijson.UnmarshalLax(head, &t.header); err != nil {
 		return jws{}, key, fmt.Errorf("its header: %w", err)
 	}
-	return t, key, t.header.check(withKey)
+	return t, key, t.header.check(as)
 }
 
-func (h *header) check(withKey bool) error {
-	if !allowed(h.Alg) {
-		return fmt.Errorf("its alg %.32q is not one of %s", h.Alg, strings.Join(Algorithms(), ", "))
+func (h *header) check(as reading) error {
+	if !slices.Contains(as.algs, h.Alg) {
+		return fmt.Errorf("its alg %.32q is not one of %s", h.Alg, strings.Join(as.algs, ", "))
 	}
 	if len(h.Kid) > maxKeyID {
 		return fmt.Errorf("its kid is longer than %d bytes", maxKeyID)
@@ -140,7 +153,7 @@ func (h *header) check(withKey bool) error {
 			return fmt.Errorf("its header has %s, which is not taken", p.name)
 		}
 	}
-	if h.JWK != nil && !withKey {
+	if h.JWK != nil && !as.key {
 		return errors.New("its header has jwk: the key is the registered one, never the sender's")
 	}
 	return nil
@@ -160,6 +173,9 @@ func (t *jws) claims(v any) error {
 
 // signJWS signs a header and claims of ours.
 func signJWS(s *Signer, headerPart string, claims any) (string, error) {
+	if headerPart == "" {
+		return "", fmt.Errorf("signing: a key of algorithm %s signs security events alone", s.pub.alg)
+	}
 	payload, err := ijson.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encoding claims: %w", err)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,6 +30,10 @@ const (
 	Ed25519 = "Ed25519"
 	EdDSA   = "EdDSA"
 	PS256   = "PS256"
+
+	// RS256 is for security events alone, which receivers of shared signals expect
+	// (CAEP Interoperability Profile, Section 2.6). No agent and no token has it.
+	RS256 = "RS256"
 )
 
 var algorithms = []string{ES256, ES384, EdDSA, Ed25519, PS256}
@@ -38,6 +43,13 @@ var algorithms = []string{ES256, ES384, EdDSA, Ed25519, PS256}
 func Algorithms() []string { return slices.Clone(algorithms) }
 
 func allowed(alg string) bool { return slices.Contains(algorithms, alg) }
+
+// eventAlgorithms are those of security events that are received.
+var eventAlgorithms = []string{RS256, ES256, PS256}
+
+// EventAlgorithms returns the names of the algorithms that are taken of those who
+// send security events.
+func EventAlgorithms() []string { return slices.Clone(eventAlgorithms) }
 
 // A PublicKey is a key that passed every check of this package, with its one
 // algorithm. It is immutable. The zero PublicKey verifies nothing.
@@ -52,7 +64,7 @@ type PublicKey struct {
 func (k PublicKey) IsZero() bool { return k.key == nil }
 
 // Alg returns the algorithm that the key is for: ES256, ES384, Ed25519 or
-// PS256.
+// PS256, and of a key for events also RS256.
 func (k PublicKey) Alg() string { return k.alg }
 
 // Thumbprint returns the RFC 7638 thumbprint with SHA-256, in base64url: the
@@ -110,34 +122,82 @@ func ParseJWK(b []byte) (PublicKey, error) {
 
 // parseJWK is ParseJWK for what passed ijson.Check.
 func parseJWK(b jsontext.Value) (PublicKey, error) {
+	k, alg, err := readJWK(b)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	if alg != "" && !k.takes(alg) {
+		return PublicKey{}, fmt.Errorf("the JWK's alg %.16q is not %s, which its type is for", alg, k.alg)
+	}
+	return k, nil
+}
+
+// ParseEventJWK reads a public JWK whose key signs security events and nothing else,
+// under the rules of ParseJWK. An RSA key is for the algorithm that its alg names,
+// RS256 or PS256; without one it is for RS256, which such keys are for (CAEP
+// Interoperability Profile, Section 2.6). A key for events verifies no assertion, no
+// proof and no token.
+func ParseEventJWK(b []byte) (PublicKey, error) {
+	if len(b) > maxJWK {
+		return PublicKey{}, fmt.Errorf("the JWK is larger than %d bytes", maxJWK)
+	}
+	if err := ijson.Check(b); err != nil {
+		return PublicKey{}, fmt.Errorf("the JWK: %w", err)
+	}
+	k, alg, err := readJWK(b)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	if k.alg == PS256 && (alg == "" || alg == RS256) {
+		k.alg = RS256
+	}
+	switch {
+	case !slices.Contains(eventAlgorithms, k.alg):
+		return PublicKey{}, fmt.Errorf("a key of algorithm %s signs no events; they are signed with %s", k.alg, strings.Join(eventAlgorithms, ", "))
+	case alg != "" && !k.takes(alg):
+		return PublicKey{}, fmt.Errorf("the JWK's alg %.16q is not %s, which its type is for", alg, k.alg)
+	}
+	return k, nil
+}
+
+// ParseJWKFor reads a public JWK of ours as a key for one algorithm: RS256, for
+// events, or one of Algorithms.
+func ParseJWKFor(alg string, b []byte) (PublicKey, error) {
+	parse := ParseJWK
+	if alg == RS256 {
+		parse = ParseEventJWK
+	}
+	k, err := parse(b)
+	if err == nil && !k.takes(alg) {
+		return PublicKey{}, fmt.Errorf("the JWK is for %s, not for %.16q", k.alg, alg)
+	}
+	return k, err
+}
+
+// readJWK reads the key of a JWK, and what it says its algorithm is.
+func readJWK(b jsontext.Value) (PublicKey, string, error) {
 	if b.Kind() != '{' {
-		return PublicKey{}, errors.New("the JWK is not a JSON object")
+		return PublicKey{}, "", errors.New("the JWK is not a JSON object")
 	}
 	var j jwk
 	if err := json.Unmarshal(b, &j); err != nil {
-		return PublicKey{}, fmt.Errorf("the JWK: %w", ijson.Explain(err))
+		return PublicKey{}, "", fmt.Errorf("the JWK: %w", ijson.Explain(err))
 	}
 	// RFC 9449, Section 4.3, check 7, and plain sense at registration: whoever
 	// shows a private key has lost it.
 	for _, v := range [...]jsontext.Value{j.D, j.P, j.Q, j.DP, j.DQ, j.QI, j.Oth, j.K} {
 		if v != nil {
-			return PublicKey{}, errors.New("the JWK holds private or symmetric key material")
+			return PublicKey{}, "", errors.New("the JWK holds private or symmetric key material")
 		}
 	}
 	if j.Use != "" && j.Use != "sig" {
-		return PublicKey{}, fmt.Errorf("the JWK's use %.16q is not sig", j.Use)
+		return PublicKey{}, "", fmt.Errorf("the JWK's use %.16q is not sig", j.Use)
 	}
 	if j.KeyOps != nil && !slices.Contains(j.KeyOps, "verify") {
-		return PublicKey{}, errors.New("the JWK's key_ops do not include verify")
+		return PublicKey{}, "", errors.New("the JWK's key_ops do not include verify")
 	}
 	k, err := j.key()
-	if err != nil {
-		return PublicKey{}, err
-	}
-	if j.Alg != "" && !k.takes(j.Alg) {
-		return PublicKey{}, fmt.Errorf("the JWK's alg %.16q is not %s, which its type is for", j.Alg, k.alg)
-	}
-	return k, nil
+	return k, j.Alg, err
 }
 
 func (j *jwk) key() (PublicKey, error) {
@@ -277,6 +337,11 @@ func (k PublicKey) Verify(input, sig []byte, alg string) error {
 		ok = len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, input, sig)
 	case *rsa.PublicKey:
 		sum := sha256.Sum256(input)
+		if k.alg == RS256 {
+			// RFC 7518, Section 3.3.
+			ok = rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], sig) == nil
+			break
+		}
 		// RFC 7518, Section 3.5: the salt is as long as the hash, no other.
 		ok = rsa.VerifyPSS(pub, crypto.SHA256, sum[:], sig, pssOptions) == nil
 	}

@@ -93,7 +93,7 @@ func (h *Headers) ParseProof(header []string) (UnverifiedProof, error) {
 	}
 	// Check 2: one well-formed JWT; check 5: alg is an asymmetric algorithm
 	// that is supported.
-	t, key, err := parseJWS(header[0], true, h)
+	t, key, err := parseJWS(header[0], readProof, h)
 	if err != nil {
 		return none, refuseProof("%v", err)
 	}

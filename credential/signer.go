@@ -28,6 +28,7 @@ type Signer struct {
 
 	// The headers are the same for every credential of a kind.
 	assertionHeader, proofHeader, tokenHeader string
+	eventHeader, introspectionHeader          string
 }
 
 // NewSigner takes a key under the rules of NewPublicKey.
@@ -39,6 +40,29 @@ func NewSigner(key crypto.Signer) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSigner(key, pub)
+}
+
+// NewSignerFor takes a key for one algorithm: one of Algorithms, which the key has to
+// be of, or RS256. What a signer of RS256 signs is security events and nothing else.
+func NewSignerFor(alg string, key crypto.Signer) (*Signer, error) {
+	s, err := NewSigner(key)
+	if err != nil {
+		return nil, err
+	}
+	if alg == RS256 && s.pub.alg == PS256 {
+		pub := s.pub
+		pub.alg = RS256
+		return newSigner(key, pub)
+	}
+	if !s.pub.takes(alg) {
+		return nil, fmt.Errorf("the key is for %s, not for %.16q", s.pub.alg, alg)
+	}
+	return s, nil
+}
+
+func newSigner(key crypto.Signer, pub PublicKey) (*Signer, error) {
+	var err error
 	s := &Signer{key: key, pub: pub}
 	type named struct {
 		Alg string `json:"alg"`
@@ -49,6 +73,15 @@ func NewSigner(key crypto.Signer) (*Signer, error) {
 		Alg string         `json:"alg"`
 		JWK jsontext.Value `json:"jwk"`
 		Typ string         `json:"typ"`
+	}
+	if s.eventHeader, err = headerPart(named{pub.alg, pub.thumb, typEvent}); err != nil {
+		return nil, err
+	}
+	if pub.alg == RS256 {
+		return s, nil // the other headers stay empty, and signJWS refuses them
+	}
+	if s.introspectionHeader, err = headerPart(named{pub.alg, pub.thumb, typIntrospection}); err != nil {
+		return nil, err
 	}
 	if s.assertionHeader, err = headerPart(named{pub.alg, pub.thumb, typAssertion}); err != nil {
 		return nil, err
@@ -87,6 +120,13 @@ func (s *Signer) Sign(input []byte) ([]byte, error) {
 			return nil, fmt.Errorf("signing: %w", err)
 		}
 		return sig, nil
+	case RS256:
+		h := sha256.Sum256(input)
+		sig, err := s.key.Sign(rand.Reader, h[:], crypto.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("signing: %w", err)
+		}
+		return sig, nil
 	}
 	return nil, fmt.Errorf("signing with a key of algorithm %q", s.pub.alg)
 }
@@ -109,7 +149,8 @@ func (s *Signer) signECDSA(sum []byte, hash crypto.Hash) ([]byte, error) {
 	return sig, nil
 }
 
-// GenerateKey makes a key for ES256, ES384, Ed25519 (or EdDSA) or PS256.
+// GenerateKey makes a key for ES256, ES384, Ed25519 (or EdDSA), PS256 or, for security
+// events, RS256.
 func GenerateKey(alg string) (crypto.Signer, error) {
 	switch alg {
 	case ES256:
@@ -121,6 +162,8 @@ func GenerateKey(alg string) (crypto.Signer, error) {
 		return key, err
 	case PS256:
 		return rsa.GenerateKey(rand.Reader, 3072)
+	case RS256:
+		return rsa.GenerateKey(rand.Reader, minModulus)
 	}
 	return nil, fmt.Errorf("algorithm %.32q is not one of %s", alg, strings.Join(algorithms, ", "))
 }

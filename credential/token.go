@@ -180,7 +180,7 @@ func (h *Headers) ParseToken(compact string) (UnverifiedToken, error) {
 	if len(compact) > MaxToken {
 		return none, counterfoil.Refuse(counterfoil.PayloadTooLarge, "the access token is larger than %d bytes", MaxToken)
 	}
-	t, _, err := parseJWS(compact, false, h)
+	t, _, err := parseJWS(compact, readKeyless, h)
 	if err != nil {
 		return none, refuseToken("%v", err)
 	}
