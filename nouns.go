@@ -307,10 +307,10 @@ func (r *Registry) ChangeGroups() []string {
 // An AgentState is where an agent is in its life. The zero AgentState is not
 // live.
 type AgentState struct {
-	Status Status
+	Status Status `json:"status"`
 	// Epoch is milliseconds since 1970 or one more than the epoch before,
 	// whichever is greater; tokens must equal it.
-	Epoch int64
+	Epoch int64 `json:"epoch"`
 }
 
 // A Status is a state of life. The zero Status is unknown, which is not live.

@@ -168,6 +168,8 @@ func (w *writer) noun(kind, name string, noun any) *yaml.Node {
 		entries = append(entries, w.agent(n)...)
 	case *counterfoil.Policy:
 		entries = append(entries, entry{"cedar", w.text(n.Cedar)})
+	case *counterfoil.Transmitter:
+		entries = append(entries, w.transmitter(n)...)
 	}
 	return w.mapping(false, entries...)
 }
@@ -207,6 +209,7 @@ func (w *writer) resource(r *counterfoil.Resource) []entry {
 		{"tools", list(false, r.Tools, w.tool)},
 		{"resources", w.text(r.Resources)},
 		{"prompts", w.text(r.Prompts)},
+		{"servers", w.words(r.Servers)},
 	}
 }
 
@@ -226,9 +229,15 @@ func (w *writer) tool(t counterfoil.Tool) *yaml.Node {
 
 func (w *writer) agent(a *counterfoil.Agent) []entry {
 	var tasks *yaml.Node
-	if t := a.Tasks; t.MaxDuration != 0 || t.MaxCalls != 0 || t.Required {
+	if t := a.Tasks; t.MaxDuration != 0 || t.MaxCalls != 0 || t.Required || len(t.Orchestrators) > 0 {
 		tasks = w.mapping(true, entry{"max_duration", w.duration(a.Tasks.MaxDuration)},
-			entry{"max_calls", w.count(a.Tasks.MaxCalls)}, entry{"required", w.flag(a.Tasks.Required)})
+			entry{"max_calls", w.count(a.Tasks.MaxCalls)}, entry{"required", w.flag(a.Tasks.Required)},
+			entry{"orchestrators", w.words(a.Tasks.Orchestrators)})
+	}
+	var signals *yaml.Node
+	if a.Signals != nil {
+		// Without a URL it is still a wish: to poll.
+		signals = w.mapping(true, entry{"push", w.words(a.Signals.Push)})
 	}
 	return []entry{
 		{"owner", w.text(a.Owner)},
@@ -241,7 +250,20 @@ func (w *writer) agent(a *counterfoil.Agent) []entry {
 		{"grants", list(false, a.Grants, w.grant)},
 		{"tasks", tasks},
 		{"proof_keys", w.text(a.ProofKeys)},
+		{"signals", signals},
 		{"clones", w.text(a.Clones)},
+	}
+}
+
+func (w *writer) transmitter(t *counterfoil.Transmitter) []entry {
+	return []entry{
+		{"issuer", w.text(t.Issuer)},
+		{"audience", w.text(t.Audience)},
+		{"jwks_uri", w.text(t.JWKSURI)},
+		{"keys", list(false, t.Keys, w.key)},
+		{"poll", w.text(t.Poll)},
+		{"token", w.text(t.Token)},
+		{"disabled", w.words(t.Disabled)},
 	}
 }
 

@@ -87,7 +87,7 @@ func drawNoun(t *rapid.T) any {
 			f()
 		}
 	}
-	switch rapid.IntRange(0, 4).Draw(t, "kind") {
+	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0:
 		n := &counterfoil.Person{Name: name}
 		maybe("email", func() { n.Email = "a@b.example" })
@@ -118,6 +118,7 @@ func drawNoun(t *rapid.T) any {
 		maybe("prefix", func() {
 			n.Credential = &counterfoil.UpstreamCredential{Header: "X-Api", Prefix: drawText(t, "prefix"), File: "k"}
 		})
+		maybe("servers", func() { n.Servers = []string{"null", "x-" + name} })
 		for i := range rapid.IntRange(0, 3).Draw(t, "tools") {
 			tool := counterfoil.Tool{Name: fmt.Sprintf("T.%d_-", i), Class: drawName(t, "class"), Method: "GET", Path: fmt.Sprintf("/t%d/{id}", i)}
 			maybe("fields", func() {
@@ -147,10 +148,22 @@ func drawNoun(t *rapid.T) any {
 		maybe("tasks", func() {
 			n.Tasks = counterfoil.TaskLimits{MaxDuration: drawDuration(t, "md"), MaxCalls: 7, Required: true}
 		})
+		maybe("orchestrators", func() { n.Tasks.Orchestrators = []string{"other-than-any", "x-" + name} })
+		maybe("signals", func() { n.Signals = &counterfoil.Signals{} })
+		maybe("push", func() { n.Signals = &counterfoil.Signals{Push: []string{"https://a.example/e", "http://[::1]:8/"}} })
 		maybe("proof keys", func() { n.ProofKeys = "any" })
 		maybe("clones", func() {
 			n.Clones = rapid.SampledFrom([]string{counterfoil.ClonesQuarantine, counterfoil.ClonesRecord}).Draw(t, "clones")
 		})
+		return n
+	case 4:
+		n := &counterfoil.Transmitter{Name: name, Issuer: "https://t.example/" + name, JWKSURI: "https://t.example/keys"}
+		maybe("keys", func() {
+			n.JWKSURI, n.Keys = "", []string{`{"crv":"P-256","kid":"k1","kty":"EC","x":"` + jwkX + `","y":"` + jwkY + `"}`}
+		})
+		maybe("audience", func() { n.Audience = drawText(t, "audience") })
+		maybe("poll", func() { n.Poll, n.Token = "https://t.example/poll?x=1", "a-token" })
+		maybe("disabled", func() { n.Disabled = []string{counterfoil.DisabledVoidApprovals} })
 		return n
 	default:
 		return &counterfoil.Policy{Name: name, Cedar: drawCedar(t, "cedar")}

@@ -27,12 +27,14 @@ const (
 	KindResource = "Resource"
 	KindAgent    = "Agent"
 	KindPolicy   = "Policy"
+
+	KindTransmitter = "Transmitter"
 )
 
 // Kinds returns the kinds of document, in the order in which they refer to each
 // other.
 func Kinds() []string {
-	return []string{KindPerson, KindClass, KindResource, KindAgent, KindPolicy}
+	return []string{KindPerson, KindClass, KindResource, KindAgent, KindPolicy, KindTransmitter}
 }
 
 // A File is one manifest file as it was read.
@@ -69,7 +71,7 @@ func (p Problem) String() string {
 // A Document is one noun out of a manifest.
 type Document struct {
 	Kind, Name string
-	Noun       any // *counterfoil.Person, Class, Resource, Agent or Policy
+	Noun       any // *counterfoil.Person, Class, Resource, Agent, Policy or Transmitter
 
 	// Pos says where each member stands, by its path ("grants[1].when"); "" is
 	// the document itself.
@@ -115,6 +117,10 @@ func NameOf(noun any) (kind, name string) {
 	case *counterfoil.Policy:
 		if n != nil {
 			return KindPolicy, n.Name
+		}
+	case *counterfoil.Transmitter:
+		if n != nil {
+			return KindTransmitter, n.Name
 		}
 	}
 	return "", ""

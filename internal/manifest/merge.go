@@ -30,6 +30,8 @@ func Merge(base *counterfoil.Registry, docs []Document) (*counterfoil.Registry, 
 		Resources: cloneMap(base.Resources),
 		Agents:    cloneMap(base.Agents),
 		Policies:  cloneMap(base.Policies),
+
+		Transmitters: cloneMap(base.Transmitters),
 	}
 	var changes []Change
 	at := map[docKey]*Document{}
@@ -94,6 +96,8 @@ func put(reg *counterfoil.Registry, d *Document) Change {
 		return putIn(reg.Resources, d, n)
 	case *counterfoil.Agent:
 		return putIn(reg.Agents, d, n)
+	case *counterfoil.Transmitter:
+		return putIn(reg.Transmitters, d, n)
 	default:
 		return putIn(reg.Policies, d, d.Noun.(*counterfoil.Policy))
 	}
@@ -146,7 +150,9 @@ func asMembers(noun any) (map[string]string, error) {
 	}
 	out := make(map[string]string, len(raw))
 	for name, v := range raw {
-		if s := string(v); s != "[]" && s != "{}" {
+		// An agent's signals say something by being there: it may have events, by
+		// polling.
+		if s := string(v); s != "[]" && s != "{}" || name == "signals" {
 			out[name] = s
 		}
 	}
@@ -214,6 +220,12 @@ func examine(reg *counterfoil.Registry) []finding {
 			e.agent(a, keys)
 		}
 	}
+	issuers := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(reg.Transmitters)) {
+		if t := reg.Transmitters[name]; t != nil {
+			e.transmitter(t, issuers)
+		}
+	}
 	_, problems := policy.Load(reg)
 	for _, p := range problems {
 		e.found = append(e.found, finding{kind: p.Kind, name: p.Name, at: p.Field, line: p.Line, text: p.Text})
@@ -253,6 +265,9 @@ func (e *examiner) resource(r *counterfoil.Resource, urls map[string]string) {
 	if r.Prompts != "" {
 		e.class(r, "prompts", r.Prompts)
 	}
+	for i, name := range r.Servers {
+		e.agentNamed(KindResource, r.Name, fmt.Sprintf("servers[%d]", i), name)
+	}
 	if r.PublicURL == "" {
 		return
 	}
@@ -274,10 +289,29 @@ func (e *examiner) agent(a *counterfoil.Agent, keys map[string]string) {
 			keys[k] = a.Name
 		}
 	}
+	for i, name := range a.Tasks.Orchestrators {
+		e.agentNamed(KindAgent, a.Name, fmt.Sprintf("tasks.orchestrators[%d]", i), name)
+	}
 	for i := range a.Grants {
 		for j, id := range a.Grants[i].Tools {
 			e.grantTool(a, fmt.Sprintf("grants[%d].tools[%d]", i, j), id)
 		}
+	}
+}
+
+// agentNamed notes a reference to an agent that is not there.
+func (e *examiner) agentNamed(kind, name, at, agent string) {
+	if e.reg.Agents[agent] == nil {
+		e.missing(finding{kind: kind, name: name, at: at, text: fmt.Sprintf("there is no Agent %q", agent)}, agent, slices.Collect(maps.Keys(e.reg.Agents)))
+	}
+}
+
+func (e *examiner) transmitter(t *counterfoil.Transmitter, issuers map[string]string) {
+	// Of two documents about one transmitter each would say what its events do.
+	if other, taken := issuers[t.Issuer]; taken {
+		e.add(KindTransmitter, t.Name, "issuer", "Transmitter %s has the same issuer; what its events do is said in one place", other)
+	} else {
+		issuers[t.Issuer] = t.Name
 	}
 }
 

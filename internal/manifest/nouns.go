@@ -30,6 +30,8 @@ func (d *doc) noun(kind, name string, n *yaml.Node) any {
 		return d.resource(n, m, name)
 	case KindAgent:
 		return d.agent(n, m, name)
+	case KindTransmitter:
+		return d.transmitter(n, m, name)
 	default:
 		p := &counterfoil.Policy{Name: name}
 		m["cedar"] = d.cedar(&p.Cedar)
@@ -161,7 +163,7 @@ func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
 	m["owner"] = d.text(&a.Owner, counterfoil.CheckName)
 	m["purpose"] = d.optional(&a.Purpose)
 	m["environment"] = d.text(&a.Environment, counterfoil.CheckName)
-	m["keys"] = d.list(func(n *yaml.Node, at string) { d.key(&a.Keys, n, at) })
+	m["keys"] = d.list(func(n *yaml.Node, at string) { d.jwk(&a.Keys, n, at, agentKey) })
 	m["workloads"] = d.list(func(n *yaml.Node, at string) {
 		var w counterfoil.Workload
 		d.object(n, at, members{
@@ -177,9 +179,24 @@ func (d *doc) agent(n *yaml.Node, m members, name string) *counterfoil.Agent {
 			"max_duration": d.duration(&a.Tasks.MaxDuration),
 			"max_calls":    d.count(&a.Tasks.MaxCalls),
 			"required":     d.flag(&a.Tasks.Required),
+			// Whoever opens a task says what the agent is at work for. Its own tasks are
+			// its own anyway.
+			"orchestrators": d.words(&a.Tasks.Orchestrators, counterfoil.CheckName, func(s string) error {
+				if s == name {
+					return errors.New("an agent opens its own tasks without being named here")
+				}
+				return nil
+			}),
 		})
 	}
 	m["proof_keys"] = d.enum(&a.ProofKeys, "registered", "any")
+	m["signals"] = func(n *yaml.Node, at string) {
+		a.Signals = &counterfoil.Signals{}
+		d.object(n, at, members{"push": d.words(&a.Signals.Push, checkPush)})
+		if len(a.Signals.Push) > maxPush {
+			d.fail(n, at, "push has %d URLs; the limit is %d", len(a.Signals.Push), maxPush)
+		}
+	}
 	m["clones"] = d.enum(&a.Clones, counterfoil.ClonesQuarantine, counterfoil.ClonesRecord)
 	d.object(n, "", m, "name", "owner", "environment")
 	return a
@@ -260,10 +277,24 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// key reads a public JWK, written as a mapping or as JSON text, and keeps it in
-// canonical form: its required members, and its kid where it has one, because
-// assertions may name the key by it.
-func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
+// A keyReader reads a public JWK, and says which of its members are kept.
+type keyReader func(raw []byte) (credential.PublicKey, map[string]string, error)
+
+// agentKey reads the key of an instance.
+func agentKey(raw []byte) (credential.PublicKey, map[string]string, error) {
+	key, err := credential.ParseJWK(raw)
+	if err != nil {
+		return key, nil, err
+	}
+	var m map[string]string
+	err = ijson.Unmarshal(key.JWK(), &m)
+	return key, m, err
+}
+
+// jwk reads a public JWK, written as a mapping or as JSON text, and keeps it in
+// canonical form: the members that the reader keeps, and its kid where it has one,
+// because what is signed may name the key by it.
+func (d *doc) jwk(dst *[]string, n *yaml.Node, at string, read keyReader) {
 	var raw []byte
 	if n.Kind == yaml.MappingNode {
 		m := map[string]any{}
@@ -289,18 +320,18 @@ func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
 		}
 		raw = []byte(s)
 	}
-	key, err := credential.ParseJWK(raw)
+	key, kept, err := read(raw)
 	if err != nil {
 		d.fail(n, at, "is not a public key that is taken here: %v", err)
 		return
 	}
-	jwk, err := named(raw, key)
+	jwk, err := named(raw, key, kept)
 	if err != nil {
 		d.fail(n, at, "is not a public key that is taken here: %v", err)
 		return
 	}
 	for _, other := range *dst {
-		if k, err := credential.ParseJWK([]byte(other)); err == nil && k.Thumbprint() == key.Thumbprint() {
+		if k, _, err := read([]byte(other)); err == nil && k.Thumbprint() == key.Thumbprint() {
 			d.fail(n, at, "the key %s is there twice", key.Thumbprint())
 			return
 		}
@@ -308,27 +339,22 @@ func (d *doc) key(dst *[]string, n *yaml.Node, at string) {
 	*dst = append(*dst, jwk)
 }
 
-// named returns the canonical key with the kid of the text that it was read
-// from, which is left out when it says nothing but the thumbprint.
-func named(raw []byte, key credential.PublicKey) (string, error) {
+// named returns the members that are kept with the kid of the text that they were
+// read from, which is left out when it says nothing but the thumbprint.
+func named(raw []byte, key credential.PublicKey, kept map[string]string) (string, error) {
 	var given struct {
 		KID string `json:"kid"`
 	}
 	if err := ijson.UnmarshalLax(raw, &given); err != nil {
 		return "", fmt.Errorf("its kid is not a text")
 	}
-	if given.KID == "" || given.KID == key.Thumbprint() {
-		return string(key.JWK()), nil
-	}
 	if len(given.KID) > 256 {
 		return "", fmt.Errorf("its kid is longer than 256 bytes")
 	}
-	var m map[string]string
-	if err := ijson.Unmarshal(key.JWK(), &m); err != nil {
-		return "", err
+	if given.KID != "" && given.KID != key.Thumbprint() {
+		kept["kid"] = given.KID
 	}
-	m["kid"] = given.KID
-	jwk, err := ijson.Marshal(m)
+	jwk, err := ijson.Marshal(kept)
 	return string(jwk), err
 }
 
@@ -368,6 +394,7 @@ func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resour
 	})
 	m["resources"] = d.text(&r.Resources, counterfoil.CheckName)
 	m["prompts"] = d.text(&r.Prompts, counterfoil.CheckName)
+	m["servers"] = d.words(&r.Servers, counterfoil.CheckName)
 	before := len(d.problems)
 	d.object(n, "", m, "name", "type", "environment")
 	if len(d.problems) == before {

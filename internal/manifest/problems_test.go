@@ -101,9 +101,9 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ old, new, want string }{
 		// Documents.
-		{"kind: Policy", "knd: Policy", `m.yaml:62: document: there is no kind; write one of Person, Class, Resource, Agent, Policy`},
-		{"kind: Policy", "kind: policy", `m.yaml:62: document: kind "policy" is unknown; did you mean "Policy"?; the kinds are Person, Class, Resource, Agent, Policy`},
-		{"kind: Policy", "kind: Secret", `m.yaml:62: document: kind "Secret" is unknown; the kinds are Person, Class, Resource, Agent, Policy`},
+		{"kind: Policy", "knd: Policy", `m.yaml:62: document: there is no kind; write one of Person, Class, Resource, Agent, Policy, Transmitter`},
+		{"kind: Policy", "kind: policy", `m.yaml:62: document: kind "policy" is unknown; did you mean "Policy"?; the kinds are Person, Class, Resource, Agent, Policy, Transmitter`},
+		{"kind: Policy", "kind: Secret", `m.yaml:62: document: kind "Secret" is unknown; the kinds are Person, Class, Resource, Agent, Policy, Transmitter`},
 		{"name: nights\n", "", `m.yaml:62: Policy: member "name" is missing`},
 		{"name: nights", "name: Nights", `m.yaml:63: Policy: name: name "Nights" has "N"; only a-z, 0-9 and - are allowed`},
 		{"name: nights", "name: 2026", `m.yaml:63: Policy: name: must be text; YAML reads 2026 as something else, so put it in quotes`},

@@ -17,7 +17,7 @@ func Warnings(reg *counterfoil.Registry) []string {
 	if reg == nil {
 		return nil
 	}
-	out := mailboxWarnings(reg)
+	out := append(mailboxWarnings(reg), signalWarnings(reg)...)
 	for _, name := range slices.Sorted(maps.Keys(reg.Classes)) {
 		c := reg.Classes[name]
 		if c == nil {
@@ -31,6 +31,7 @@ func Warnings(reg *counterfoil.Registry) []string {
 	for _, name := range slices.Sorted(maps.Keys(reg.Agents)) {
 		if a := reg.Agents[name]; a != nil {
 			out = append(out, approvalWarnings(reg, a)...)
+			out = append(out, orchestratorWarnings(reg, a)...)
 		}
 	}
 	for _, p := range policy.Warnings(reg) {
@@ -55,6 +56,33 @@ func mailboxWarnings(reg *counterfoil.Registry) []string {
 	for _, mailbox := range slices.Sorted(maps.Keys(behind)) {
 		if names := behind[mailbox]; len(names) > 1 {
 			out = append(out, fmt.Sprintf("People %s have one mailbox, %s: they count as one person for approvals", strings.Join(names, ", "), mailbox))
+		}
+	}
+	return out
+}
+
+// signalWarnings warns of people whom no transmitter can speak about, because events
+// name people by their e-mail.
+func signalWarnings(reg *counterfoil.Registry) []string {
+	if len(reg.Transmitters) == 0 {
+		return nil
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(reg.People)) {
+		if p := reg.People[name]; p != nil && p.Email == "" {
+			out = append(out, fmt.Sprintf("Person %s: has no email, so no transmitter's event about this person has an effect", name))
+		}
+	}
+	return out
+}
+
+// orchestratorWarnings warns of orchestrators beyond the agent's environment: what
+// they cannot call themselves they could have called.
+func orchestratorWarnings(reg *counterfoil.Registry, a *counterfoil.Agent) []string {
+	var out []string
+	for _, name := range a.Tasks.Orchestrators {
+		if o := reg.Agents[name]; o != nil && o.Environment != a.Environment {
+			out = append(out, fmt.Sprintf("Agent %s: tasks.orchestrators: Agent %s is of environment %s and may open tasks here, in %s", a.Name, name, o.Environment, a.Environment))
 		}
 	}
 	return out
