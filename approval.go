@@ -198,6 +198,10 @@ type GuardedCall struct {
 	Key        string            // the caller's Idempotency-Key; empty when none
 	Held       bool              // the gateway is to make the call itself
 	Words      string            // the agent's own; shown last, and marked as such
+
+	// Amounts are for the limits of the caller's task: see CallUse. Nil where none of
+	// them sums a field of the class.
+	Amounts map[string]int64
 }
 
 // A Passkey is a person's WebAuthn credential.

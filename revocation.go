@@ -84,7 +84,7 @@ type RevocationStep struct {
 // before can be in its time.
 type Dead struct {
 	Kind  TargetKind `json:"kind"` // token, key, instance, task or resource
-	ID    string     `json:"id"`
+	ID    string     `json:"id"`   // of a resource its identifier (RFC 8707), which tokens name
 	Until time.Time  `json:"until"`
 
 	// Before is of a resource: tokens that were issued then or earlier are void.

@@ -93,3 +93,12 @@ type Earlier struct {
 
 // Error says that the call was made before.
 func (*Earlier) Error() string { return "a call with this Idempotency-Key was made before" }
+
+// A TaskFilter chooses tasks. Empty members choose every one.
+type TaskFilter struct {
+	Agent  string
+	Opener string
+	State  TaskState
+	Parent string
+	Limit  int // 100 when zero
+}

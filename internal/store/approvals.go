@@ -21,7 +21,8 @@ import (
 // attached is true and nothing is recorded.
 //
 // Of a call it is refused where the agent or the instance is not live at the
-// caller's epoch, so that no approval comes to be after what revokes them; where
+// caller's epoch, its token is revoked, its task closed or the resource suspended, so
+// that no approval comes to be after what revokes them; where
 // the agent used the key in the task with another call digest
 // (idempotency_mismatch) or for this very call, and that ran (approval_spent);
 // where most or more of the agent's are pending, or keptPerPending times as many were
@@ -41,10 +42,10 @@ func (s *Store) RequestApproval(ctx context.Context, a counterfoil.Approval, mos
 	d.effect = func(w writer) error {
 		now := s.opt.Now()
 		if a.Kind == counterfoil.ApprovalOfCall {
-			if err := wantLive(w, counterfoil.Live{Agent: a.Caller.Agent, Instance: a.Caller.Instance, Epoch: a.Caller.Epoch}); err != nil {
+			if err := wantUsable(w, &a, now); err != nil {
 				return err
 			}
-			if err := checkKey(w, &a); err != nil {
+			if err := checkKey(w, &a, now); err != nil {
 				return err
 			}
 		}
@@ -75,6 +76,27 @@ func (s *Store) RequestApproval(ctx context.Context, a counterfoil.Approval, mos
 	return a, false, nil
 }
 
+// wantUsable refuses a request by who could not make the call: its agent or instance
+// is not live, its token is revoked, its task closed or its resource suspended.
+func wantUsable(w writer, a *counterfoil.Approval, now time.Time) error {
+	c := &a.Caller
+	if err := wantLive(w, counterfoil.Live{Agent: c.Agent, Instance: c.Instance, Epoch: c.Epoch}); err != nil {
+		return err
+	}
+	dead := false
+	err := w.query(findDead, func([]driver.Value) error { dead = true; return nil }, string(counterfoil.TargetToken), c.TokenID)
+	if err != nil {
+		return fmt.Errorf("reading whether a token is revoked: %w", err)
+	}
+	if dead {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token was revoked")
+	}
+	if err := wantOpenTask(w, c.Task, c.Agent, now); err != nil {
+		return err
+	}
+	return wantInForce(w, counterfoil.TargetResource, a.Tool.Resource, counterfoil.TokenRevoked)
+}
+
 // wantLive refuses what is not live at that very epoch, with the codes of Revoked.
 func wantLive(w writer, live counterfoil.Live) error {
 	status, epoch, err := agentRow(w, live.Agent)
@@ -101,7 +123,7 @@ func wantLive(w writer, live counterfoil.Live) error {
 // checkKey refuses an Idempotency-Key that says that this is another call, or the
 // same one again. Of an approval that was erased nobody can say which call it was: where
 // that ran, the key is used up.
-func checkKey(w writer, a *counterfoil.Approval) error {
+func checkKey(w writer, a *counterfoil.Approval, now time.Time) error {
 	if a.Key == "" {
 		return nil
 	}
@@ -110,12 +132,22 @@ func checkKey(w writer, a *counterfoil.Approval) error {
 		ran, digest := counterfoil.ApprovalState(r[0].(string)).Ran(), r[1].(string)
 		switch {
 		case digest != a.CallDigest && digest != "":
-			refusal = counterfoil.Refuse(counterfoil.IdempotencyMismatch, "the Idempotency-Key %q was used with another call", a.Key)
+			refusal = keyOfAnother(a.Key)
 		case ran && refusal == nil:
 			refusal = counterfoil.Refuse(counterfoil.ApprovalSpent, "the call with the Idempotency-Key %q ran already", a.Key)
 		}
 		return nil
 	}, a.Caller.Agent, a.Caller.Task, a.Key)
+	if err == nil && refusal == nil {
+		// It may have needed nobody then.
+		err = w.query(keyOutcome, func(r []driver.Value) error {
+			refusal = counterfoil.Refuse(counterfoil.ApprovalSpent, "the call with the Idempotency-Key %q ran already", a.Key)
+			if r[0].(string) != a.CallDigest {
+				refusal = keyOfAnother(a.Key)
+			}
+			return nil
+		}, a.Caller.Agent, a.Caller.Task, a.Key, millis(now.Add(-outcomeKept)))
+	}
 	if err != nil {
 		return fmt.Errorf("reading the uses of a key: %w", err)
 	}
@@ -231,6 +263,9 @@ func maySign(w writer, a *counterfoil.Approval, sg *counterfoil.Signing, now tim
 	// The engine counts; it is here once more because nothing comes after.
 	if sg.Next == counterfoil.StateApproved && len(a.Signatures)+1 < max(a.Rule.Required, 1) {
 		return fmt.Errorf("approving approval %q: %d signatures of %d", a.ID, len(a.Signatures)+1, a.Rule.Required)
+	}
+	if err := wantInForce(w, counterfoil.TargetPerson, g.Person, counterfoil.ApproverNotEligible); err != nil {
+		return err
 	}
 	p, err := passkeyRow(w, g.Passkey)
 	if err != nil {

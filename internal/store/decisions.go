@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -101,22 +102,26 @@ func (s *Store) keep(class string, payload []byte) []byte {
 // Finish commits the call.finished of the open call e.Of. A call ends once:
 // the second Finish is an error, and nothing of it is recorded.
 func (s *Store) Finish(ctx context.Context, e *ledger.Entry) error {
+	return s.finish(ctx, e, &decision{})
+}
+
+func (s *Store) finish(ctx context.Context, e *ledger.Entry, d *decision) error {
 	if e.Kind != ledger.CallFinished {
 		return fmt.Errorf("finishing a call with a %s entry", e.Kind)
 	}
 	if e.Of < 0 {
 		return fmt.Errorf("finishing call %d: there is no such entry", e.Of)
 	}
-	d := &decision{}
 	d.oneEnd[0] = e.Of
 	d.ends = d.oneEnd[:]
 	return s.record(ctx, e, d)
 }
 
-// Issue commits a token.issued: the assertion's id is used up, and agent,
-// instance and epoch are live at that moment, or it is refused (client_refused,
-// agent_suspended, assertion_replayed). The caller must not make the token
-// before Issue has returned nil.
+// Issue commits a token.issued: the assertion's id is used up, agent, instance and
+// epoch are live at that moment, the task is open and the resource in force, or it is
+// refused (client_refused, agent_suspended, task_closed, target_invalid,
+// assertion_replayed). The token is remembered, so that what is taken later can be
+// listed. The caller must not make the token before Issue has returned nil.
 //
 // Where a key is to be bound, its proof_key.bound is committed before the token in
 // the same transaction, so that one assertion binds one key at most, and none
@@ -124,14 +129,14 @@ func (s *Store) Finish(ctx context.Context, e *ledger.Entry) error {
 // recorded. A key that is or was anybody else's is refused (key_in_use), one too
 // many too (proof_key_mismatch); both use up no assertion.
 func (s *Store) Issue(ctx context.Context, i counterfoil.Issuance, issued, bound *ledger.Entry) error {
-	if i.Use.Agent == "" || i.Use.ID == "" || i.Use.Until.IsZero() {
-		return errors.New("issuing a token without the use of an assertion")
+	if err := checkUse(i.Use, i.Live); err != nil {
+		return err
 	}
 	if (i.Bind.JKT == "") != (bound == nil) {
 		return errors.New("issuing a token: a key is bound with the entry that says so, or neither")
 	}
 	if bound == nil {
-		return s.record(ctx, issued, &decision{effect: func(w writer) error { return useUp(w, i) }})
+		return s.record(ctx, issued, &decision{effect: func(w writer) error { return s.useUp(w, &i) }})
 	}
 	d := &decision{entries: []*ledger.Entry{bound, issued}, sighting: sightingOf(issued)}
 	var err error
@@ -140,7 +145,7 @@ func (s *Store) Issue(ctx context.Context, i counterfoil.Issuance, issued, bound
 	}
 	known := false
 	d.effect = func(w writer) error {
-		if err := useUp(w, i); err != nil {
+		if err := s.useUp(w, &i); err != nil {
 			return err
 		}
 		var err error
@@ -157,23 +162,69 @@ func (s *Store) Issue(ctx context.Context, i counterfoil.Issuance, issued, bound
 	return s.commit(ctx, d)
 }
 
-// useUp uses up the assertion for what is live.
-func useUp(w writer, i counterfoil.Issuance) error {
-	n, err := w.exec(useAssertion, assertionKey(i.Use), millis(i.Use.Until), i.Live.Agent, i.Live.Epoch, i.Live.Instance)
+// mayIssue reports whether what a token is issued on is live, open and in force, as far
+// as the views know: where they do not say so, the tables are asked.
+func (v *views) mayIssue(i *counterfoil.Issuance, now time.Time) bool {
+	inst := v.instances[i.Live.Instance]
+	if v.agents[i.Live.Agent] != (counterfoil.AgentState{Status: counterfoil.Active, Epoch: i.Live.Epoch}) ||
+		inst.Agent != i.Live.Agent || inst.Status != counterfoil.Active {
+		return false
+	}
+	if r, ok := v.resources[i.Resource]; ok && r.status != counterfoil.Active {
+		return false
+	}
+	if i.Task == "" {
+		return true
+	}
+	t := v.tasks[i.Task]
+	return t != nil && t.Agent == i.Live.Agent && t.Live(now)
+}
+
+func checkUse(use counterfoil.AssertionUse, live counterfoil.Live) error {
+	if use.Agent == "" || use.ID == "" || use.Until.IsZero() {
+		return errors.New("using an assertion: its agent, id or time is missing")
+	}
+	if use.Agent != live.Agent {
+		return errors.New("using an assertion for another agent than it is of")
+	}
+	return nil
+}
+
+// UseAssertion commits e, for which an agent that is live used up an assertion, or is
+// refused as Issue is: one assertion is good for one request, of whatever kind.
+func (s *Store) UseAssertion(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error {
+	if err := checkUse(use, live); err != nil {
+		return err
+	}
+	i := counterfoil.Issuance{Use: use, Live: live}
+	return s.record(ctx, e, &decision{effect: func(w writer) error { return s.useUp(w, &i) }})
+}
+
+// useUp uses up the assertion for what is live, and remembers the token.
+func (s *Store) useUp(w writer, i *counterfoil.Issuance) error {
+	now := s.opt.Now()
+	key, until := assertionKey(i.Use), max(millis(i.Use.Until), millis(i.Expires))
+	var n int64
+	var err error
+	if s.seq.sees() && !s.seq.older && s.views.mayIssue(i, now) {
+		n, err = w.exec(keepAssertion, i.Use.Agent, key, until, i.Token, i.Live.Instance, i.Task, i.Live.Epoch, millis(i.Expires))
+	} else {
+		n, err = w.exec(useAssertion, i.Use.Agent, key, until, i.Token, i.Live.Instance, i.Task, i.Live.Epoch, millis(i.Expires), millis(now), i.Resource)
+	}
 	if err != nil {
 		return fmt.Errorf("using an assertion: %w", err)
 	}
 	if n == 1 {
 		return nil
 	}
-	return whyNotIssued(w, i.Live)
+	return s.whyNotIssued(w, i)
 }
 
-// AssertionUsed reports whether a token was issued on an assertion. It decides
-// nothing, as one may be issued at this moment: Issue does.
+// AssertionUsed reports whether an assertion was used up. It decides nothing, as it
+// may be at this moment: Issue and UseAssertion do.
 func (s *Store) AssertionUsed(ctx context.Context, use counterfoil.AssertionUse) (bool, error) {
 	var one int64
-	err := s.reads.QueryRowContext(ctx, sqliteTexts[findAssertion], assertionKey(use)).Scan(&one)
+	err := s.reads.QueryRowContext(ctx, sqliteTexts[findAssertion], use.Agent, assertionKey(use)).Scan(&one)
 	switch {
 	case err == nil:
 		return true, nil
@@ -190,8 +241,9 @@ func assertionKey(use counterfoil.AssertionUse) []byte {
 	return id[:]
 }
 
-// whyNotIssued tells an id that was used from an agent that is not live.
-func whyNotIssued(w writer, live counterfoil.Live) error {
+// whyNotIssued tells an id that was used from what is not live, open or in force.
+func (s *Store) whyNotIssued(w writer, i *counterfoil.Issuance) error {
+	live := i.Live
 	status, epoch, err := agentRow(w, live.Agent)
 	if err != nil {
 		return err
@@ -207,6 +259,12 @@ func whyNotIssued(w writer, live counterfoil.Live) error {
 		return quarantined(live.Agent, live.Instance)
 	case status != counterfoil.Active || epoch != live.Epoch || instance != counterfoil.Active:
 		return counterfoil.Refuse(counterfoil.ClientRefused, "agent, instance or epoch is not live any more")
+	}
+	if err := wantOpenTask(w, i.Task, live.Agent, s.opt.Now()); err != nil {
+		return err
+	}
+	if err := wantInForce(w, counterfoil.TargetResource, i.Resource, counterfoil.TargetInvalid); err != nil {
+		return err
 	}
 	return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -128,7 +130,7 @@ func stages() []stage {
 			},
 			func(s *subject) bool { return s.kept(callOfProof).Call == nil }},
 		{"suspend", ledger.AgentSuspended, false, approved,
-			func(s *subject) error { return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")) },
+			func(s *subject) error { return s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")) },
 			is(callOfProof, counterfoil.StateRevoked)},
 		{"delete a person", ledger.ConfigApplied, false, approved, func(s *subject) error {
 			return s.put(counterfoil.Change{Delete: []counterfoil.DocKey{{Kind: counterfoil.KindPerson, Name: "bo"}}})
@@ -210,12 +212,17 @@ func proofFault(t *testing.T, st stage, n int, lost bool) (reached bool) {
 		return false
 	}
 	check(err)
+	told := s.stepsAfter(-1).Snapshot
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	f.opt.wrap = nil
 	s.Store = f.open()
 	check(err)
+	// What was told of what is revoked is what the tables say.
+	if after := s.stepsAfter(-1).Snapshot; !maps.Equal(told.Agents, after.Agents) || !slices.Equal(told.Dead, after.Dead) {
+		t.Errorf("%s, write %d: told %+v, the tables say %+v", st.name, n, told, after)
+	}
 	landed := recorded(t, s.Store, st.kind) > before
 	if again := st.do(s); !st.repeats && landed == (again == nil) {
 		t.Errorf("%s, write %d: landed %v, and then again: %v", st.name, n, landed, again)

@@ -112,7 +112,7 @@ func steps(t *testing.T) []step {
 			return err
 		}, func(s *Store) bool { i, _ := s.Instance("ins_1"); return i.Status == counterfoil.Quarantined }},
 		{"suspend", true, ledger.AgentSuspended, func(ctx context.Context, s *Store) error {
-			return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll"))
+			return s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll"))
 		}, status(counterfoil.Suspended)},
 		{"resume", true, ledger.AgentResumed, func(ctx context.Context, s *Store) error {
 			_, err := s.Resume(ctx, "payroll", []string{"ins_1"}, entry(ledger.AgentResumed, "payroll"))

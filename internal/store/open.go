@@ -82,8 +82,8 @@ func (s *Store) release() {
 // advice is what an operator can do about a log that is damaged, gone or not the
 // newest (docs/operating.md, Backup). Moving the database away is no way out: it
 // would begin a second log under the key of the first.
-const advice = "; counterfoil restore is not in this version: put back the newest copy of the whole data folder, " +
-	"or begin a new data folder, with checkpoint places of its own, and enrol agents anew"
+const advice = "; put back the newest copy of the whole data folder, or run counterfoil restore: it goes on from a backup (--from FILE), " +
+	"or from the database that is there, and voids what must not come back"
 
 // errNoLog is a log without an entry where Options.Begin does not allow one.
 var errNoLog = errors.New("the ledger is gone: its key has signed one, and here is none" + advice)
@@ -128,9 +128,14 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.checkClock(); err != nil {
 		return err
 	}
-	if s.views, err = loadViews(s.seq.w); err != nil {
+	if s.views, err = loadViews(s.seq.w, s.opt.Issuer); err != nil {
 		return fmt.Errorf("reading the registry: %w", err)
 	}
+	if s.seq.older, err = anyOlder(s.seq.w); err != nil {
+		return err
+	}
+	// Whoever followed a run before this one is behind, whatever the last step was.
+	s.steps.seq = s.tree.Size() - 1
 	return nil
 }
 
@@ -179,6 +184,9 @@ func (s *Store) ownLog() error {
 		return fmt.Errorf("reading the log's origin: %w", err)
 	}
 	if origin != "" {
+		if origin != s.opt.Origin && baseOf(origin) == baseOf(s.opt.Origin) {
+			return fmt.Errorf("the log is that of %q, the key beside it is of %q: one of the two is from before this folder was restored%s", origin, s.opt.Origin, advice)
+		}
 		if origin != s.opt.Origin {
 			return fmt.Errorf("the log is that of %q, not of %q: the issuer of a data folder never changes; start it with the old URL, or begin another folder", origin, s.opt.Origin)
 		}
@@ -194,6 +202,12 @@ func (s *Store) ownLog() error {
 		}
 	}
 	return nil
+}
+
+// baseOf returns the name that a log had before it was ever restored.
+func baseOf(origin string) string {
+	base, _ := ledger.BaseOrigin(origin)
+	return base
 }
 
 // loadLog reads the head of the log, compares it with every checkpoint that is

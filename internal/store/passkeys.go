@@ -19,7 +19,8 @@ import (
 // PasskeyReset, every passkey that the person has ends, and open approvals that the
 // person signed are revoked; the entry says which. It is refused (tool_unknown) for
 // a name that is no Person, and (request_malformed) as PasskeyFirst for somebody who
-// ever had a passkey: only who has none yet enrols without a delay.
+// ever had a passkey: only who has none yet enrols without a delay. Nobody who is
+// suspended gets a code (request_malformed), nor enrols with one.
 func (s *Store) PutPersonCode(ctx context.Context, code counterfoil.PersonCode, e *ledger.Entry) error {
 	if code.Person == "" || code.Expires.IsZero() ||
 		code.How != counterfoil.PasskeyFirst && code.How != counterfoil.PasskeyAdded && code.How != counterfoil.PasskeyReset {
@@ -30,12 +31,15 @@ func (s *Store) PutPersonCode(ctx context.Context, code counterfoil.PersonCode, 
 		if err := wantPerson(w, code.Person, counterfoil.ToolUnknown); err != nil {
 			return err
 		}
+		if err := wantInForce(w, counterfoil.TargetPerson, code.Person, counterfoil.RequestMalformed); err != nil {
+			return err
+		}
 		if err := wantFirst(w, code.Person, code.How); err != nil {
 			return err
 		}
 		if code.How == counterfoil.PasskeyReset {
-			l, err := endPasskeysOf(w, code.Person, now)
-			if err != nil {
+			l := &losses{}
+			if err := l.endPasskeysOf(w, code.Person, now); err != nil {
 				return err
 			}
 			d.tell(0, l)
@@ -118,6 +122,9 @@ func (s *Store) EnrolPasskey(ctx context.Context, hash [32]byte, p counterfoil.P
 		if err := wantPerson(w, p.Person, counterfoil.EnrolmentRefused); err != nil {
 			return err
 		}
+		if err := wantInForce(w, counterfoil.TargetPerson, p.Person, counterfoil.EnrolmentRefused); err != nil {
+			return err
+		}
 		if err := wantFirst(w, p.Person, p.How); err != nil {
 			return err
 		}
@@ -181,10 +188,20 @@ func (s *Store) PasskeyByID(ctx context.Context, id []byte) (p counterfoil.Passk
 }
 
 // UsePasskey keeps a login's sign count with e, a session.opened. It is refused
-// (passkey_refused) where the passkey is not active or its count went back since.
+// (passkey_refused) where the passkey is not active or its count went back since, and
+// where its person is suspended.
 func (s *Store) UsePasskey(ctx context.Context, id []byte, signCount uint32, backedUp bool, e *ledger.Entry) error {
 	id = slices.Clone(id)
-	return s.record(ctx, e, &decision{effect: func(w writer) error { return keepUse(w, id, signCount, backedUp, s.opt.Now()) }})
+	return s.record(ctx, e, &decision{effect: func(w writer) error {
+		p, err := passkeyRow(w, id)
+		if err != nil {
+			return err
+		}
+		if err := wantInForce(w, counterfoil.TargetPerson, p.Person, counterfoil.PasskeyRefused); err != nil {
+			return err
+		}
+		return keepUse(w, id, signCount, backedUp, s.opt.Now())
+	}})
 }
 
 // keepUse keeps what a use of a passkey said of it.
@@ -208,9 +225,9 @@ func (s *Store) EndPasskeys(ctx context.Context, ids [][]byte, e *ledger.Entry) 
 	}
 	return s.amended(ctx, []*ledger.Entry{e}, nil, func(w writer, d *decision) error {
 		now := s.opt.Now()
-		var l losses
+		l := &losses{}
 		for _, id := range ids {
-			if err := endOne(w, id, now, &l); err != nil {
+			if err := l.endPasskey(w, id, now); err != nil {
 				return err
 			}
 		}
@@ -219,8 +236,9 @@ func (s *Store) EndPasskeys(ctx context.Context, ids [][]byte, e *ledger.Entry) 
 	})
 }
 
-// endOne ends a passkey that is active.
-func endOne(w writer, id []byte, now time.Time, l *losses) error {
+// endPasskey ends a passkey that is active, and revokes the open approvals that it
+// signed.
+func (l *losses) endPasskey(w writer, id []byte, now time.Time) error {
 	n, err := w.exec(endPasskey, id)
 	if err != nil {
 		return fmt.Errorf("ending a passkey: %w", err)
@@ -228,17 +246,15 @@ func endOne(w writer, id []byte, now time.Time, l *losses) error {
 	if n != 1 {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no active passkey %q", base64.RawURLEncoding.EncodeToString(id))
 	}
-	l.passkeys = append(l.passkeys, base64.RawURLEncoding.EncodeToString(id))
-	revoked, err := revokeOpen(w, now, "a passkey that signed it was ended", openOfPasskey, id)
-	l.approvals = append(l.approvals, revoked...)
-	return err
+	l.Passkeys = append(l.Passkeys, base64.RawURLEncoding.EncodeToString(id))
+	return l.revokeOpen(w, now, "a passkey that signed it was ended", openOfPasskey, id)
 }
 
 // endPasskeysOf ends what a person has, and revokes the open approvals that the
 // person signed.
-func endPasskeysOf(w writer, person string, now time.Time) (l losses, err error) {
+func (l *losses) endPasskeysOf(w writer, person string, now time.Time) error {
 	var ids [][]byte
-	err = w.query(readPasskeysOf, func(r []driver.Value) error {
+	err := w.query(readPasskeysOf, func(r []driver.Value) error {
 		p, err := passkeyOf(r)
 		if p.Status == counterfoil.Active {
 			ids = append(ids, p.ID)
@@ -246,16 +262,14 @@ func endPasskeysOf(w writer, person string, now time.Time) (l losses, err error)
 		return err
 	}, person)
 	if err != nil {
-		return l, fmt.Errorf("reading the passkeys of %q: %w", person, err)
+		return fmt.Errorf("reading the passkeys of %q: %w", person, err)
 	}
 	for _, id := range ids {
-		if err := endOne(w, id, now, &l); err != nil {
-			return l, err
+		if err := l.endPasskey(w, id, now); err != nil {
+			return err
 		}
 	}
-	revoked, err := revokeOpen(w, now, "a person who signed it was revoked", openOfSigner, person)
-	l.approvals = append(l.approvals, revoked...)
-	return l, err
+	return l.revokeOpen(w, now, "a person who signed it was revoked", openOfSigner, person)
 }
 
 // ReleasePasskey makes an active passkey usable for irreversible classes at once,
@@ -278,6 +292,13 @@ func (s *Store) ReleasePasskey(ctx context.Context, id []byte, approval, callDig
 		}
 		if a.State != counterfoil.StateApproved || pastTime(&a, now) {
 			return refuseState(&a, now)
+		}
+		p, err := passkeyRow(w, id)
+		if err != nil {
+			return err
+		}
+		if err := wantInForce(w, counterfoil.TargetPerson, p.Person, counterfoil.PasskeyRefused); err != nil {
+			return err
 		}
 		n, err := w.exec(releasePasskey, id, millis(now))
 		if err != nil {

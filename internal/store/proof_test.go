@@ -21,6 +21,7 @@ func TestProofComesToAnOlderDatabase(t *testing.T) {
 	s.wantDone(s.Finish(t.Context(), finished(e)))
 	s.wantDone(s.Close())
 	f.edit(`DROP TABLE approvals`, `DROP TABLE signatures`, `DROP TABLE takings`, `DROP TABLE passkeys`, `DROP TABLE person_codes`, `DROP TABLE proposals`)
+	f.before7()
 	f.edit(`PRAGMA user_version = 5`)
 	s.Store = f.open()
 	if i, ok := s.Instance("ins_1"); !ok || i.Status != counterfoil.Active {

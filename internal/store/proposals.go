@@ -80,7 +80,7 @@ func (s *Store) CloseProposal(ctx context.Context, id string, e *ledger.Entry) e
 		if err := move(w, a.ID, a.State, counterfoil.StateCancelled, "the change that it is for was taken back", s.opt.Now()); err != nil {
 			return err
 		}
-		d.tell(0, losses{approvals: []string{a.ID}})
+		d.tell(0, &losses{Voided: counterfoil.Voided{Approvals: []string{a.ID}}})
 		return nil
 	})
 }

@@ -38,7 +38,7 @@ func (s *Store) Apply(ctx context.Context, c counterfoil.Change, entries []*ledg
 		if err := p.effect(w); err != nil {
 			return err
 		}
-		d.tell(tells, p.lost)
+		d.tell(tells, &p.lost)
 		return nil
 	})
 }
@@ -127,14 +127,9 @@ func (p *changePlan) effect(w writer) error {
 		return err
 	}
 	for _, id := range p.EndKeys {
-		if err := endInstanceAndKeys(w, id, p.ended[id]); err != nil {
+		if err := p.lost.endInstance(w, id, p.ended[id], "the instance that asked for it ended", p.now); err != nil {
 			return err
 		}
-		revoked, err := revokeOpen(w, p.now, "the instance that asked for it ended", openOfInstance, p.ended[id], id)
-		if err != nil {
-			return err
-		}
-		p.lost.approvals = append(p.lost.approvals, revoked...)
 	}
 	for _, inst := range p.NewKeys {
 		if err := wantActive(w, inst.Agent); err != nil {
@@ -167,11 +162,7 @@ func (p *changePlan) remove(w writer, k counterfoil.DocKey) error {
 		if _, err := w.exec(dropPersonCode, k.Name); err != nil {
 			return fmt.Errorf("dropping the code of %q: %w", k.Name, err)
 		}
-		l, err := endPasskeysOf(w, k.Name, p.now)
-		if err != nil {
-			return err
-		}
-		p.lost.approvals, p.lost.passkeys = append(p.lost.approvals, l.approvals...), append(p.lost.passkeys, l.passkeys...)
+		return p.lost.endPasskeysOf(w, k.Name, p.now)
 	}
 	return nil
 }
@@ -226,16 +217,6 @@ func (p *changePlan) beginLife(w writer, agent string) error {
 	return nil
 }
 
-func endInstanceAndKeys(w writer, id, agent string) error {
-	if _, err := w.exec(endInstance, id, agent); err != nil {
-		return fmt.Errorf("ending instance %q: %w", id, err)
-	}
-	if _, err := w.exec(endKeysOfInstance, id); err != nil {
-		return fmt.Errorf("ending the keys of instance %q: %w", id, err)
-	}
-	return nil
-}
-
 func (p *changePlan) learn(v *views) {
 	r := cloneRegistry(v.registry)
 	for _, n := range p.nouns {
@@ -250,253 +231,18 @@ func (p *changePlan) learn(v *views) {
 	for _, t := range p.unpinned {
 		delete(v.pins, pinKey{t.Resource, t.Tool})
 	}
-	maps.Copy(v.agents, p.states)
+	for agent, state := range p.states {
+		v.setAgent(agent, state)
+	}
 	v.registry, v.revision = r, p.next
 	for _, agent := range p.begins {
-		v.agents[agent] = counterfoil.AgentState{Status: counterfoil.Active, Epoch: p.epoch}
+		v.setAgent(agent, counterfoil.AgentState{Status: counterfoil.Active, Epoch: p.epoch})
 	}
-	for id := range p.ended {
-		v.endInstance(id)
-	}
+	p.lost.learn(v)
+	v.findAudiences()
 	for _, inst := range p.NewKeys {
 		learnInstance(v, inst)
 	}
-}
-
-// A lifeChange moves an agent to another state of life. The entry is changed
-// by it, so the change works on a copy until it is committed.
-type lifeChange struct {
-	agent string
-	now   int64
-	entry ledger.Entry
-	state counterfoil.AgentState
-	took  counterfoil.Voided
-
-	released []string // instances that were quarantined
-}
-
-// live commits a change of an agent's life: move makes it, learn tells the
-// views.
-func (s *Store) live(ctx context.Context, agent string, e *ledger.Entry, move func(*lifeChange, writer) error, learn func(*lifeChange, *views)) (*lifeChange, error) {
-	c := &lifeChange{agent: agent, now: millis(s.opt.Now()), entry: *e}
-	d := &decision{
-		entries: []*ledger.Entry{&c.entry},
-		effect: func(w writer) error {
-			if err := move(c, w); err != nil {
-				return err
-			}
-			var err error
-			if c.state.Status, c.state.Epoch, err = agentRow(w, agent); err != nil {
-				return err
-			}
-			c.took.Epoch = c.state.Epoch
-			c.describe()
-			return nil
-		},
-		learn: func(v *views) {
-			v.agents[agent] = c.state
-			if learn != nil {
-				learn(c, v)
-			}
-		},
-	}
-	if err := s.commit(ctx, d); err != nil {
-		return nil, err
-	}
-	*e = c.entry
-	return c, nil
-}
-
-// describe writes into the entry what the change took or gave back, so that the
-// log says it without the tables.
-func (c *lifeChange) describe() {
-	c.entry.Agent, c.entry.Epoch = c.agent, c.state.Epoch
-	detail := map[string]any{}
-	if len(c.took.Approvals) > 0 {
-		detail["approvals"] = c.took.Approvals
-	}
-	if len(c.took.Instances)+len(c.took.Keys) > 0 {
-		detail["instances"], detail["keys"] = c.took.Instances, c.took.Keys
-	}
-	if len(c.released) > 0 {
-		detail["released"] = c.released
-	}
-	if len(detail) == 0 {
-		return
-	}
-	for name, v := range c.entry.Detail {
-		detail[name] = v
-	}
-	c.entry.Detail = detail
-}
-
-// Suspend commits that an agent does nothing until it is resumed. Its epoch
-// rises, so that tokens from before stay void afterwards, and its open approvals are
-// revoked.
-func (s *Store) Suspend(ctx context.Context, agent string, e *ledger.Entry) error {
-	_, err := s.live(ctx, agent, e, func(c *lifeChange, w writer) error {
-		n, err := w.exec(suspendAgent, agent, c.now)
-		if err != nil {
-			return fmt.Errorf("suspending agent %q: %w", agent, err)
-		}
-		if n != 1 {
-			return wrongState(w, agent, "suspended")
-		}
-		c.took.Approvals, err = revokeOpen(w, fromMillis(c.now), "the agent was suspended", openOfAgent, agent)
-		return err
-	}, nil)
-	return err
-}
-
-// Resume commits that a suspended agent is active again, and that the quarantined
-// instances that are named, which it returns, are released; others stay as they
-// are, so that whoever ends a suspension frees no key that was copied. It is
-// refused (request_malformed) as a whole when one of them is not a quarantined
-// instance of the agent, and when there is nothing to do. The epoch is a new one,
-// so that tokens from before stay void.
-func (s *Store) Resume(ctx context.Context, agent string, release []string, e *ledger.Entry) (released []string, err error) {
-	release = slices.Compact(slices.Sorted(slices.Values(release)))
-	c, err := s.live(ctx, agent, e,
-		func(c *lifeChange, w writer) error {
-			n, err := w.exec(resumeAgent, agent, c.now, len(release) > 0)
-			if err != nil {
-				return fmt.Errorf("resuming agent %q: %w", agent, err)
-			}
-			if n != 1 {
-				return notResumed(w, agent)
-			}
-			for _, id := range release {
-				if err := releaseOne(w, id, agent, c.now); err != nil {
-					return err
-				}
-			}
-			c.released = release
-			return nil
-		},
-		func(c *lifeChange, v *views) {
-			now := fromMillis(c.now)
-			for _, id := range c.released {
-				i := v.instances[id]
-				i.Status, i.Suspected, i.Shown = counterfoil.Active, later(i.Suspected, now), later(i.Shown, now)
-				v.instances[id] = i
-			}
-		})
-	if err != nil {
-		return nil, err
-	}
-	return c.released, nil
-}
-
-// releaseOne releases a quarantined instance: what was seen of its key until now
-// counts no more.
-func releaseOne(w writer, id, agent string, now int64) error {
-	n, err := w.exec(releaseInstance, id, agent, now)
-	if err != nil {
-		return fmt.Errorf("releasing an instance: %w", err)
-	}
-	if n == 1 {
-		return nil
-	}
-	status, err := instanceRow(w, id, agent)
-	if err != nil {
-		return err
-	}
-	if status == "" {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q has no instance %.80q; nothing was released", agent, id)
-	}
-	return counterfoil.Refuse(counterfoil.RequestMalformed, "instance %.80q of agent %q is %s, not quarantined; nothing was released", id, agent, status)
-}
-
-// notResumed says why there is nothing to resume, and what would be.
-func notResumed(w writer, agent string) error {
-	status, _, err := agentRow(w, agent)
-	if err != nil {
-		return err
-	}
-	if status != counterfoil.Active {
-		return wrongState(w, agent, "resumed")
-	}
-	var n int64
-	err = w.query(countQuarantined, func(r []driver.Value) error { n = r[0].(int64); return nil }, agent)
-	if err != nil {
-		return fmt.Errorf("counting the quarantined instances of %q: %w", agent, err)
-	}
-	if n == 0 {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q is active and has no quarantined instance: there is nothing to resume", agent)
-	}
-	return counterfoil.Refuse(counterfoil.RequestMalformed,
-		"agent %q is not suspended, and %d of its instances are quarantined: counterfoil agent show NAME lists them, counterfoil agent resume NAME --release INSTANCE releases one", agent, n)
-}
-
-// wrongState says why an agent cannot be suspended, resumed or offboarded.
-func wrongState(w writer, agent, what string) error {
-	status, _, err := agentRow(w, agent)
-	if err != nil {
-		return err
-	}
-	if status == "" {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "there is no agent %q", agent)
-	}
-	return counterfoil.Refuse(counterfoil.RequestMalformed, "agent %q is %s and cannot be %s", agent, status, what)
-}
-
-// Offboard commits the end of an agent, in one transaction: its tokens,
-// instances, keys and open approvals are void, its document is gone, and neither its name nor
-// any of its keys is ever accepted again.
-func (s *Store) Offboard(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error) {
-	next := ""
-	c, err := s.live(ctx, agent, e,
-		func(c *lifeChange, w writer) error {
-			var err error
-			next, err = offboard(c, w)
-			return err
-		},
-		func(c *lifeChange, v *views) {
-			r := cloneRegistry(v.registry)
-			delete(r.Agents, agent)
-			v.registry, v.revision = r, next
-			for _, id := range v.ofAgent[agent] {
-				i := v.instances[id]
-				i.Status = counterfoil.Ended
-				v.instances[id] = i
-			}
-			for _, jkt := range c.took.Keys {
-				v.endKey(jkt)
-			}
-		})
-	if err != nil {
-		return counterfoil.Voided{}, err
-	}
-	return c.took, nil
-}
-
-func offboard(c *lifeChange, w writer) (revision string, err error) {
-	n, err := w.exec(offboardAgent, c.agent, c.now)
-	if err != nil {
-		return "", fmt.Errorf("offboarding agent %q: %w", c.agent, err)
-	}
-	if n != 1 {
-		return "", wrongState(w, c.agent, "offboarded")
-	}
-	if c.took.Instances, err = texts(w, keptInstancesOfAgent, c.agent); err != nil {
-		return "", err
-	}
-	if c.took.Keys, err = texts(w, liveKeysOfAgent, c.agent); err != nil {
-		return "", err
-	}
-	if c.took.Approvals, err = revokeOpen(w, fromMillis(c.now), "the agent was offboarded", openOfAgent, c.agent); err != nil {
-		return "", err
-	}
-	if _, err := w.exec(endInstancesOfAgent, c.agent); err != nil {
-		return "", fmt.Errorf("ending the instances of %q: %w", c.agent, err)
-	}
-	if _, err := w.exec(endKeysOfAgent, c.agent); err != nil {
-		return "", fmt.Errorf("ending the keys of %q: %w", c.agent, err)
-	}
-	if _, err := w.exec(deleteDocument, counterfoil.KindAgent, c.agent); err != nil {
-		return "", fmt.Errorf("deleting the document of %q: %w", c.agent, err)
-	}
-	return advanceRevision(w)
 }
 
 // advanceRevision gives the registry its next revision, whatever it is now.

@@ -55,6 +55,7 @@ type sequencer struct {
 	openSeen int64 // size of the log when the list of open decisions was last written
 
 	judgedSaved int64 // what is written of Store.judged
+	older       bool  // there are ids of assertions that an older version remembered
 
 	batch batch
 	doubt bool // a commit failed and it is not known yet whether it was made
@@ -75,6 +76,8 @@ type batch struct {
 	bytes     int
 	openSaved bool
 	judged    int64 // what was written of Store.judged; zero: nothing
+	purged    []deadKey
+	teaches   bool // a member changes the views
 }
 
 // run works until the queue is closed and empty.
@@ -152,7 +155,7 @@ func (q *sequencer) begin() error {
 	b := &q.batch
 	*b = batch{
 		members: b.members[:0], tree: q.tree, at: max(q.last, q.now), opened: b.opened[:0], ended: b.ended[:0],
-		first: q.tree.Size(), data: b.data[:0], hashes: b.hashes[:0], stored: b.stored[:0],
+		first: q.tree.Size(), data: b.data[:0], hashes: b.hashes[:0], stored: b.stored[:0], purged: b.purged[:0],
 	}
 	if _, err := q.w.exec(begin); err != nil {
 		// A rollback that failed may have left a transaction open.
@@ -200,6 +203,9 @@ func (q *sequencer) stage(d *decision) (refusal, err error) {
 	}
 	index := q.batch.tree.Size()
 	d.index, d.time = index, q.batch.at // an effect may keep where its entry is
+	if d.learn != nil {
+		q.batch.teaches = true // whatever it does is not seen before the commit
+	}
 	if d.effect != nil {
 		if refusal, err = q.attempt(d); refusal != nil || err != nil {
 			return refusal, err
@@ -316,19 +322,50 @@ func (q *sequencer) finish() error {
 	return nil
 }
 
-// tidy forgets, once a second, the assertion ids that no assertion can be valid
-// with any more, however the clock stepped, and writes down how far sightings were
-// judged.
+// tidy forgets, once a second, the assertion ids and the dead that no assertion and no
+// token can be valid with any more, however the clock stepped, and how calls ended that
+// nobody repeats any more; and writes down how far sightings were judged.
 func (q *sequencer) tidy() error {
 	if q.latest.Sub(q.tidied) < time.Second {
 		return nil
 	}
 	q.tidied = q.latest
-	if _, err := q.w.exec(purgeAssertions, millis(q.latest.Add(-2*backstep))); err != nil {
+	over := millis(q.latest.Add(-2 * backstep))
+	if _, err := q.w.exec(purgeAssertions, over); err != nil {
 		return fmt.Errorf("forgetting assertions: %w", err)
+	}
+	if q.older {
+		var err error
+		if q.older, err = anyOlder(q.w); err != nil {
+			return err
+		}
+	}
+	if _, err := q.w.exec(purgeOutcomes, millis(q.latest.Add(-outcomeKept))); err != nil {
+		return fmt.Errorf("forgetting outcomes: %w", err)
+	}
+	err := q.w.query(purgeDead, func(r []driver.Value) error {
+		q.batch.purged = append(q.batch.purged, deadKey{counterfoil.TargetKind(r[0].(string)), r[1].(string)})
+		return nil
+	}, over)
+	if err != nil {
+		return fmt.Errorf("forgetting what is dead for long: %w", err)
 	}
 	return q.saveJudged()
 }
+
+// anyOlder reports whether there is an id of an assertion without its agent.
+func anyOlder(w writer) (any bool, err error) {
+	err = w.query(olderAssertion, func([]driver.Value) error { any = true; return nil })
+	if err != nil {
+		return true, fmt.Errorf("reading assertions: %w", err)
+	}
+	return any, nil
+}
+
+// sees reports whether the views say what the tables do: nobody in the batch so far
+// changes them. An effect may then go by them, as nobody else writes, and they are read
+// here without the lock, as nobody else changes them.
+func (q *sequencer) sees() bool { return !q.batch.teaches }
 
 // saveJudged writes how far sightings were judged, where that is not what is
 // written. What a batch that fails loses is written with the next.
@@ -419,13 +456,34 @@ func (q *sequencer) adopt() {
 		close(s.grown)
 		s.grown = nil
 	}
-	for _, d := range b.members {
-		if d.learn != nil {
-			d.learn(s.views)
-		}
-	}
+	q.learn(s.views)
 	s.mu.Unlock()
 	s.feed.put(b.members, b.at)
+}
+
+// learn tells the views what was committed, and those who follow what is revoked what
+// of it concerns them.
+func (q *sequencer) learn(v *views) {
+	b := &q.batch
+	before, seq := v.changes, int64(0)
+	for _, d := range b.members {
+		if d.learn == nil {
+			continue
+		}
+		changes := v.changes
+		if d.learn(v); v.changes > changes {
+			seq = d.index + int64(len(d.drafts)) - 1
+		}
+	}
+	for _, d := range b.purged {
+		v.forget(d)
+	}
+	if v.changes == before {
+		return
+	}
+	at, _ := ledger.ParseTime(b.at) // the sequencer wrote it
+	q.store.steps.add(counterfoil.RevocationStep{Seq: seq, At: at, Agents: v.changed.agents, Dead: v.changed.dead})
+	v.changed = change{}
 }
 
 func (q *sequencer) answerAll(work []*decision, err error) {

@@ -16,7 +16,8 @@ import (
 // SpendApproval commits e, a call.decided that allows, and spends the approval in
 // the same transaction: only where it is approved, its time to be used is not over,
 // agent, call digest, task and number of signatures are those of sp, agent and
-// instance are live at that epoch, and every taking fits its limit. Where the registry
+// instance are live at that epoch, the task is open and the call counted against it as
+// DecideUsing does, and every taking fits its limit. Where the registry
 // is of another revision than sp it returns counterfoil.ErrChanged. Whatever is
 // refused spends nothing and takes nothing. As after Decide the call is open, and the
 // caller must not act before SpendApproval has returned nil.
@@ -35,6 +36,7 @@ func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *l
 	if err != nil {
 		return err
 	}
+	task, closed := s.chain(sp.Use.Task, sp.Live.Agent)
 	d := &decision{opens: true}
 	d.effect = func(w writer) error {
 		now := s.opt.Now()
@@ -46,6 +48,14 @@ func (s *Store) SpendApproval(ctx context.Context, sp counterfoil.Spending, e *l
 			return err
 		}
 		if err := maySpend(w, &a, &sp, now); err != nil {
+			return err
+		}
+		// Not before it is known that the approval is the caller's: who names one of
+		// somebody else learns nothing of its task.
+		if closed != nil {
+			return closed
+		}
+		if err := count(w, task, &sp.Use, now); err != nil {
 			return err
 		}
 		if err := take(w, sp.Takings, now); err != nil {

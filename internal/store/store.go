@@ -30,6 +30,10 @@ type Options struct {
 	Signer   note.Signer
 	Verifier note.Verifier
 
+	// Issuer is the public URL, which a resource's identifier begins with: whose
+	// token a caller has is known by its audience.
+	Issuer string
+
 	// Places are where checkpoints are kept outside the database: "file:PATH".
 	Places []string
 
@@ -73,6 +77,7 @@ type Store struct {
 	walSize atomic.Int64  // bytes of entries since the WAL was last brought home
 	filled  chan struct{} // to the checkpointer: the WAL is worth it
 
+	steps  trail        // of what is revoked, as they are committed
 	feed   feed         // sightings, as they are committed
 	judged atomic.Int64 // index before which all of them are judged, or notJudged
 

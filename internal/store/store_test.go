@@ -34,7 +34,7 @@ func newFixture(t testing.TB) *fixture {
 	signer, verifier := testkit.LogKey(t, testOrigin)
 	f := &fixture{t: t, dir: t.TempDir(), clock: newClock()}
 	f.opt = Options{
-		Now: f.clock.Now, Origin: testOrigin, Signer: signer, Verifier: verifier, Begin: true,
+		Now: f.clock.Now, Issuer: "https://issuer", Origin: testOrigin, Signer: signer, Verifier: verifier, Begin: true,
 		Places: []string{"file:" + f.place()},
 		probe:  make(chan time.Time), keep: make(chan time.Time),
 	}
@@ -189,4 +189,10 @@ func TestManyCallers(t *testing.T) {
 	if _, err := s.Entry(ctx, 64*40); !errors.Is(err, ErrNoEntry) {
 		t.Errorf("an entry beyond the end: %v", err)
 	}
+}
+
+// suspend is Suspend for who does not look at what it took.
+func (s *Store) suspend(ctx context.Context, agent string, e *ledger.Entry) error {
+	_, err := s.Suspend(ctx, agent, e)
+	return err
 }

@@ -161,8 +161,9 @@ func suiteRequest(t *testing.T, s *subject) {
 	s.office()
 	s.agent("planner")
 	s.instance("ins_2", "planner")
+	s.task("task_1", "payroll", "ins_1")
 	full := s.approval("payroll", "full", func(a *counterfoil.Approval) {
-		a.Requester, a.Held, a.Earlier, a.ToolDigest, a.Source, a.Key = "uid:0", true, "apr_before", "d", netip.MustParseAddr("10.0.0.1"), "key"
+		a.Requester, a.Held, a.Earlier, a.ToolDigest, a.Source, a.Key, a.Openers = "uid:0", true, "apr_before", "d", netip.MustParseAddr("10.0.0.1"), "key", []string{"eve"}
 		a.UseUntil, a.Closed, a.Signatures, a.Reason, a.Decided, a.Result = a.Created, a.Created, []counterfoil.Signature{{}}, "r", 9, []byte("r")
 	})
 	for i := range reflect.TypeFor[counterfoil.Approval]().NumField() {
@@ -251,7 +252,7 @@ func suiteRequestRefuses(t *testing.T, s *subject) {
 	a := s.approved(s.approval("payroll", "", key))
 	s.wantDone(s.SpendApproval(ctx, s.spending(a), spentEntry(a), nil))
 	s.wantRefused(counterfoil.ApprovalSpent, ask(9, key))
-	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+	s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, ask(9))
 
 	for name, spoil := range map[string]func(*counterfoil.Approval){
@@ -271,6 +272,7 @@ func suiteRequestRefuses(t *testing.T, s *subject) {
 func suiteApprovalFilter(t *testing.T, s *subject) {
 	ctx := t.Context()
 	s.office()
+	s.task("task_1", "payroll", "ins_1")
 	first := s.approved(s.approval("payroll", "one", func(a *counterfoil.Approval) { a.Key, a.Held = "k", true }))
 	second := s.ask(s.approval("payroll", "two", func(a *counterfoil.Approval) { a.Caller.Task = "task_1" }))
 	third := s.ask(s.approval("payroll", "two"))

@@ -154,7 +154,7 @@ func suiteClones(t *testing.T, s *subject) {
 	s.suspect(suspicion("ins_2", now(), true), true)
 	for i, release := range [][]string{nil, {"ins_2", "ins_1"}} {
 		s.fixture.clock.Advance(time.Millisecond)
-		s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+		s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 		if i == 0 {
 			wantAdvice(`"ins_9"`, "ins_9")
 			if got := s.AgentState("payroll").Status; got != counterfoil.Suspended {

@@ -246,6 +246,7 @@ func TestInstancesOfTheFirstVersion(t *testing.T) {
 	}
 	f.edit(`ALTER TABLE instances DROP COLUMN how`, `ALTER TABLE instances DROP COLUMN suspected`, `ALTER TABLE instances DROP COLUMN shown`)
 	f.edit(`DROP TABLE approvals`, `DROP TABLE signatures`, `DROP TABLE takings`, `DROP TABLE passkeys`, `DROP TABLE person_codes`, `DROP TABLE proposals`)
+	f.before7()
 	f.edit(`PRAGMA user_version = 1`)
 	s = f.open()
 	if i, ok := s.Instance("ins_1"); !ok || i.How != counterfoil.EnrolledByManifest || i.Status != counterfoil.Active || !i.Suspected.IsZero() || !i.Shown.IsZero() {

@@ -116,7 +116,7 @@ func suiteRevocation(t *testing.T, s *subject) {
 	s.people("bo", "cy", "di", "ed", "flo", "gus")
 	rows := []losing{
 		{"suspended", ledger.AgentSuspended, func(s *subject) error {
-			return s.Suspend(ctx, "a-suspended", entry(ledger.AgentSuspended, "a-suspended"))
+			return s.suspend(ctx, "a-suspended", entry(ledger.AgentSuspended, "a-suspended"))
 		}},
 		{"offboarded", ledger.AgentOffboarded, func(s *subject) error {
 			v, err := s.Offboard(ctx, "a-offboarded", entry(ledger.AgentOffboarded, "a-offboarded"))

@@ -45,6 +45,7 @@ func suiteSpend(t *testing.T, s *subject) {
 	s.instance("ins_2", "planner")
 	s.wantDone(s.put(counterfoil.Change{Put: []counterfoil.Document{
 		document(t, counterfoil.KindClass, "read", &counterfoil.Class{Name: "read", Payload: counterfoil.PayloadFull})}}))
+	s.task("task_1", "payroll", "ins_1")
 	a := s.approved(s.approval("payroll", "one", func(a *counterfoil.Approval) { a.Caller.Task = "task_1" }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.CallDigest = "other" }))
 	s.wantRefused(counterfoil.ApprovalMismatch, s.spend(a, func(sp *counterfoil.Spending) { sp.CallDigest = "" }))

@@ -61,6 +61,30 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"Revocation":               suiteRevocation,
 		"ReleasePasskey":           suiteRelease,
 		"Proposals":                suiteProposals,
+		"Tasks":                    suiteTasks,
+		"ManyTasks":                suiteManyTasks,
+		"CloseTask":                suiteCloseTask,
+		"Counting":                 suiteCounting,
+		"SpendInTask":              suiteSpendInTask,
+		"CountRaces":               suiteCountRaces,
+		"CloseRaces":               suiteCloseRaces,
+		"Outcomes":                 suiteOutcomes,
+		"OutcomeRaces":             suiteOutcomeRaces,
+		"Revoke":                   suiteRevoke,
+		"Voided":                   suiteVoided,
+		"NeverBack":                suiteNeverBack,
+		"People":                   suitePeople,
+		"Resources":                suiteResources,
+		"Rotate":                   suiteRotate,
+		"Assertions":               suiteAssertions,
+		"DropCode":                 suiteDropCode,
+		"RevokeRaces":              suiteRevokeRaces,
+		"Feed":                     suiteFeed,
+		"FeedRing":                 suiteFeedRing,
+		"FeedWaits":                suiteFeedWaits,
+		"FeedFollowed":             suiteFeedFollowed,
+		"Streams":                  suiteStreams,
+		"Transmitters":             suiteTransmitters,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -318,12 +342,12 @@ func suiteLife(t *testing.T, s *subject) {
 	first := s.AgentState("payroll")
 
 	e := entry(ledger.AgentSuspended, "payroll")
-	s.wantDone(s.Suspend(ctx, "payroll", e))
+	s.wantDone(s.suspend(ctx, "payroll", e))
 	suspended := s.AgentState("payroll")
 	if suspended.Status != counterfoil.Suspended || suspended.Epoch != first.Epoch+1 || e.Epoch != suspended.Epoch {
 		t.Errorf("suspended: %+v, the entry says epoch %d", suspended, e.Epoch)
 	}
-	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")) })
+	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")) })
 	s.reopen()
 	if got := s.AgentState("payroll"); got != suspended {
 		t.Errorf("suspended, read again: %+v", got)
@@ -333,7 +357,7 @@ func suiteLife(t *testing.T, s *subject) {
 		t.Errorf("resumed: %+v", got)
 	}
 	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.resume("payroll") })
-	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.Suspend(ctx, "nobody", entry(ledger.AgentSuspended, "nobody")) })
+	s.wantRefused(counterfoil.RequestMalformed, func() error { return s.suspend(ctx, "nobody", entry(ledger.AgentSuspended, "nobody")) })
 
 	s.fixture.clock.Advance(time.Hour)
 	e = entry(ledger.AgentOffboarded, "payroll")
@@ -344,7 +368,7 @@ func suiteLife(t *testing.T, s *subject) {
 	}
 	b, err := s.Entry(ctx, e.Index)
 	s.wantDone(err)
-	if !strings.Contains(string(b), `"detail":{"instances":["ins_1"],"keys":["bound","jkt-ins_1"]}`) {
+	if !strings.Contains(string(b), `"detail":{"grants":["bank/pay"],"instances":["ins_1"],"keys":["bound","jkt-ins_1"]}`) {
 		t.Errorf("the entry does not say what was voided: %s", b)
 	}
 	for range 2 {
@@ -413,9 +437,14 @@ func suiteEnrol(t *testing.T, s *subject) {
 	stale := code("payroll", "suspended")
 	stale.Expires = s.fixture.clock.Now().Add(time.Minute)
 	s.wantDone(s.PutCode(ctx, stale, entry(ledger.EnrolmentCodeIssued, "payroll")))
-	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+	s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.EnrolmentRefused, enrol(stale.Hash, instance("ins_4", "payroll")))
+	// Nothing of before a suspension comes back with its end.
 	s.wantDone(s.resume("payroll"))
+	s.wantRefused(counterfoil.EnrolmentRefused, enrol(stale.Hash, instance("ins_4", "payroll")))
+	stale = code("payroll", "resumed")
+	stale.Expires = s.fixture.clock.Now().Add(time.Minute)
+	s.wantDone(s.PutCode(ctx, stale, entry(ledger.EnrolmentCodeIssued, "payroll")))
 	s.wantDone(enrol(stale.Hash, instance("ins_4", "payroll"))())
 }
 
@@ -492,6 +521,8 @@ func suiteIssue(t *testing.T, s *subject) {
 	ctx := t.Context()
 	s.agent("payroll")
 	s.instance("ins_1", "payroll")
+	s.agent("planner")
+	s.instance("ins_2", "planner")
 	issue := func(use counterfoil.AssertionUse, live counterfoil.Live) func() error {
 		return func() error {
 			return s.Issue(ctx, counterfoil.Issuance{Use: use, Live: live}, entry(ledger.TokenIssued, live.Agent), nil)
@@ -502,13 +533,13 @@ func suiteIssue(t *testing.T, s *subject) {
 	s.wantRefused(counterfoil.AssertionReplayed, issue(s.use("payroll", "1"), live))
 	s.reopen()
 	s.wantRefused(counterfoil.AssertionReplayed, issue(s.use("payroll", "1"), live))
-	s.wantDone(issue(s.use("planner", "1"), live)()) // another agent's id of the same text
+	s.wantDone(issue(s.use("planner", "1"), s.live("planner", "ins_2"))()) // another agent's id of the same text
 	old := live
 	old.Epoch--
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), old))
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), counterfoil.Live{Agent: "payroll", Instance: "ins_9", Epoch: live.Epoch}))
-	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), counterfoil.Live{Agent: "nobody", Instance: "ins_1", Epoch: live.Epoch}))
-	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+	s.wantRefused(counterfoil.ClientRefused, issue(s.use("nobody", "2"), counterfoil.Live{Agent: "nobody", Instance: "ins_1", Epoch: live.Epoch}))
+	s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, issue(s.use("payroll", "2"), live))
 	s.wantDone(s.resume("payroll"))
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), live))
@@ -558,7 +589,7 @@ func suiteRevoked(t *testing.T, s *subject) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s.wantDone(s.Suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
+	s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, func() error { return s.Revoked(ctx, caller) })
 	s.wantDone(s.resume("payroll"))
 	s.wantRefused(counterfoil.TokenRevoked, func() error { return s.Revoked(ctx, caller) })
@@ -828,7 +859,7 @@ func suiteExactlyOne(t *testing.T, s *subject) {
 			return s.Finish(ctx, e)
 		}},
 		{"a suspension", ledger.AgentSuspended, func(int) error {
-			return s.Suspend(ctx, "a63", entry(ledger.AgentSuspended, "race"))
+			return s.suspend(ctx, "a63", entry(ledger.AgentSuspended, "race"))
 		}},
 		{"an offboarding", ledger.AgentOffboarded, func(int) error {
 			_, err := s.Offboard(ctx, "a62", entry(ledger.AgentOffboarded, "race"))

@@ -19,6 +19,7 @@ func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.
 		return false, nil // and the statements below decide, where it does not know yet
 	}
 	now := fromMillis(millis(later(s.opt.Now(), p.Second.At)))
+	l := &losses{}
 	// An agent that is in two places all day is not a thief of its own key: what
 	// somebody else does with it has an hour of its own.
 	shown := p.Second.Foreign && !p.Quarantine
@@ -34,6 +35,7 @@ func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.
 				i.Status = counterfoil.Quarantined
 			}
 			v.instances[p.Instance] = i
+			l.learn(v)
 		},
 		func(w writer, d *decision) error {
 			var n int64
@@ -52,9 +54,16 @@ func (s *Store) Suspect(ctx context.Context, p counterfoil.Suspicion, e *ledger.
 			if !p.Quarantine {
 				return nil
 			}
-			revoked, err := revokeOpen(w, now, "the instance that asked for it is quarantined", openOfInstance, p.Agent, p.Instance)
-			d.tell(0, losses{approvals: revoked})
-			return err
+			// Once it is released it gets tokens again, and those of before are void by
+			// the agent's mark.
+			if err := l.bury(w, counterfoil.TargetInstance, p.Instance, now, now); err != nil {
+				return err
+			}
+			if err := l.revokeOpen(w, now, "the instance that asked for it is quarantined", openOfInstance, p.Agent, p.Instance); err != nil {
+				return err
+			}
+			d.tell(0, l)
+			return nil
 		})
 	if errors.Is(err, errKnown) {
 		return false, nil

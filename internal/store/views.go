@@ -25,18 +25,38 @@ type views struct {
 	ofAgent   map[string][]string // ids of an agent's instances, in order of enrolment
 	keys      map[string]keyView
 	pins      map[pinKey]pin
+	tasks     map[string]*taskView // open ones
+
+	// What was revoked.
+	issuer     string
+	people     map[string]standing
+	resources  map[string]standing
+	audiences  map[string]standing // the same resources, by what tokens call them
+	deadTokens map[string]int64    // until when, as millis
+	dead       map[deadKey]counterfoil.Dead
+	rotated    map[string]struct{} // instances with an Old key
+
+	// What was learned since the last step of the feed, and how much ever.
+	changed change
+	changes int
 }
 
 type keyView struct {
 	agent, instance  string
 	registered, live bool
+	until            time.Time // of a key that was replaced; zero: no end
+}
+
+// in reports whether the key is taken.
+func (k keyView) in(now func() time.Time) bool {
+	return k.live && (k.until.IsZero() || now().Before(k.until))
 }
 
 type pinKey struct{ resource, tool string }
 
 type pin struct{ digest, how string }
 
-func newViews() *views {
+func newViews(issuer string) *views {
 	return &views{
 		registry:  counterfoil.NewRegistry(),
 		agents:    map[string]counterfoil.AgentState{},
@@ -44,12 +64,20 @@ func newViews() *views {
 		ofAgent:   map[string][]string{},
 		keys:      map[string]keyView{},
 		pins:      map[pinKey]pin{},
+		tasks:     map[string]*taskView{},
+
+		issuer:     issuer,
+		people:     map[string]standing{},
+		resources:  map[string]standing{},
+		deadTokens: map[string]int64{},
+		dead:       map[deadKey]counterfoil.Dead{},
+		rotated:    map[string]struct{}{},
 	}
 }
 
 // loadViews reads the tables.
-func loadViews(w writer) (*views, error) {
-	v := newViews()
+func loadViews(w writer, issuer string) (*views, error) {
+	v := newViews(issuer)
 	err := w.query(getMeta, func(r []driver.Value) error {
 		v.revision = r[0].(string)
 		return nil
@@ -76,11 +104,16 @@ func loadViews(w writer) (*views, error) {
 		return nil, err
 	}
 	err = w.query(readInstances, func(r []driver.Value) error {
-		v.addInstance(counterfoil.Instance{
+		i := counterfoil.Instance{
 			ID: r[0].(string), Agent: r[1].(string), JKT: r[2].(string), JWK: r[3].(string), Alg: r[4].(string),
 			Status: counterfoil.Status(r[5].(string)), Enrolled: fromMillis(r[6].(int64)), How: r[7].(string),
 			Suspected: fromMillis(r[8].(int64)), Shown: fromMillis(r[9].(int64)),
-		})
+		}
+		if jkt := r[10].(string); jkt != "" {
+			i.Old = &counterfoil.OldKey{JKT: jkt, JWK: r[11].(string), Alg: r[12].(string), Until: fromMillis(r[13].(int64))}
+			v.rotated[i.ID] = struct{}{}
+		}
+		v.addInstance(i)
 		return nil
 	})
 	if err != nil {
@@ -90,7 +123,11 @@ func loadViews(w writer) (*views, error) {
 		slices.SortFunc(ids, func(a, b string) int { return v.instances[a].Enrolled.Compare(v.instances[b].Enrolled) })
 	}
 	err = w.query(readKeys, func(r []driver.Value) error {
-		v.keys[r[0].(string)] = keyView{agent: r[1].(string), instance: r[2].(string), registered: r[3].(int64) == 1, live: r[4].(int64) == 1}
+		k := keyView{agent: r[1].(string), instance: r[2].(string), registered: r[3].(int64) == 1, live: r[4].(int64) == 1}
+		if old := v.instances[k.instance].Old; old != nil && old.JKT == r[0].(string) {
+			k.until = old.Until
+		}
+		v.keys[r[0].(string)] = k
 		return nil
 	})
 	if err != nil {
@@ -100,7 +137,69 @@ func loadViews(w writer) (*views, error) {
 		v.pins[pinKey{r[0].(string), r[1].(string)}] = pin{r[2].(string), r[3].(string)}
 		return nil
 	})
-	return v, err
+	if err != nil {
+		return nil, err
+	}
+	if err := v.loadRevoked(w); err != nil {
+		return nil, err
+	}
+	return v, v.loadTasks(w)
+}
+
+// loadRevoked reads what was revoked.
+func (v *views) loadRevoked(w writer) error {
+	err := w.query(readStanding, func(r []driver.Value) error {
+		s := standing{kind: counterfoil.TargetKind(r[0].(string)), name: r[1].(string), status: counterfoil.Status(r[2].(string)), before: fromMillis(r[3].(int64))}
+		switch s.kind {
+		case counterfoil.TargetPerson:
+			v.people[s.name] = s
+		case counterfoil.TargetResource:
+			s.audience = (&counterfoil.Resource{Name: s.name}).ID(v.issuer)
+			v.resources[s.name] = s
+		default:
+			return fmt.Errorf("reading what was revoked: there is no kind %q", s.kind)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	v.findAudiences()
+	return w.query(readDead, func(r []driver.Value) error {
+		kind, id, until := counterfoil.TargetKind(r[0].(string)), r[1].(string), r[2].(int64)
+		if kind == counterfoil.TargetToken {
+			v.deadTokens[id] = until
+			return nil
+		}
+		v.dead[deadKey{kind, id}] = counterfoil.Dead{Kind: kind, ID: id, Until: fromMillis(until), Before: fromMillis(r[3].(int64))}
+		return nil
+	})
+}
+
+// loadTasks reads the open tasks.
+func (v *views) loadTasks(w writer) error {
+	var r taskReader
+	if err := w.query(openTasks, r.row); err != nil {
+		return err
+	}
+	for _, t := range r.list {
+		v.tasks[t.ID] = &taskView{Task: t}
+	}
+	for _, t := range v.tasks {
+		if t.Parent == "" {
+			continue
+		}
+		if t.parent = v.tasks[t.Parent]; t.parent == nil {
+			return fmt.Errorf("task %q is open and its parent %q is not: the database is damaged", t.ID, t.Parent)
+		}
+	}
+	return nil
+}
+
+// addTask learns of a task that was opened. What it hangs under is open, or it would
+// not have been.
+func (v *views) addTask(t counterfoil.Task) {
+	v.tasks[t.ID] = &taskView{Task: t, parent: v.tasks[t.Parent]}
 }
 
 func (v *views) addInstance(i counterfoil.Instance) {
@@ -109,23 +208,22 @@ func (v *views) addInstance(i counterfoil.Instance) {
 	v.ofAgent[i.Agent] = append(slices.Clip(v.ofAgent[i.Agent]), i.ID)
 }
 
-// endInstance marks an instance and its keys dead.
+// endInstance marks an instance dead; its keys are ended on their own.
 func (v *views) endInstance(id string) {
 	i := v.instances[id]
 	i.Status = counterfoil.Ended
 	v.instances[id] = i
-	for jkt, k := range v.keys {
-		if k.instance == id {
-			k.live = false
-			v.keys[jkt] = k
-		}
-	}
 }
 
 func (v *views) endKey(jkt string) {
 	k := v.keys[jkt]
 	k.live = false
 	v.keys[jkt] = k
+	if i := v.instances[k.instance]; i.Old != nil && i.Old.JKT == jkt {
+		i.Old = nil
+		v.instances[k.instance] = i
+		delete(v.rotated, k.instance)
+	}
 }
 
 // A noun is a parsed document.
@@ -136,6 +234,8 @@ type noun struct {
 	resource *counterfoil.Resource
 	agent    *counterfoil.Agent
 	policy   *counterfoil.Policy
+
+	transmitter *counterfoil.Transmitter
 }
 
 // parseDocument reads a document. One that does not name itself as it is filed
@@ -160,6 +260,9 @@ func parseDocument(d counterfoil.Document) (noun, error) {
 	case counterfoil.KindPolicy:
 		n.policy, err = parseNoun[counterfoil.Policy](d.Body)
 		name = nameOf(n.policy, func(p *counterfoil.Policy) string { return p.Name })
+	case counterfoil.KindTransmitter:
+		n.transmitter, err = parseNoun[counterfoil.Transmitter](d.Body)
+		name = nameOf(n.transmitter, func(t *counterfoil.Transmitter) string { return t.Name })
 	default:
 		err = fmt.Errorf("no such kind")
 	}
@@ -200,6 +303,8 @@ func (n noun) put(r *counterfoil.Registry) {
 		r.Agents[n.name] = n.agent
 	case n.policy != nil:
 		r.Policies[n.name] = n.policy
+	case n.transmitter != nil:
+		r.Transmitters[n.name] = n.transmitter
 	}
 }
 
@@ -215,6 +320,8 @@ func remove(r *counterfoil.Registry, k counterfoil.DocKey) {
 		delete(r.Agents, k.Name)
 	case counterfoil.KindPolicy:
 		delete(r.Policies, k.Name)
+	case counterfoil.KindTransmitter:
+		delete(r.Transmitters, k.Name)
 	}
 }
 
@@ -226,6 +333,8 @@ func cloneRegistry(r *counterfoil.Registry) *counterfoil.Registry {
 		Resources: maps.Clone(r.Resources),
 		Agents:    maps.Clone(r.Agents),
 		Policies:  maps.Clone(r.Policies),
+
+		Transmitters: maps.Clone(r.Transmitters),
 	}
 }
 
@@ -250,7 +359,15 @@ func (s *Store) Instance(id string) (counterfoil.Instance, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	i, ok := s.views.instances[id]
-	return i, ok
+	return s.now(i), ok
+}
+
+// now leaves out the key that an instance had before, once that is taken no more.
+func (s *Store) now(i counterfoil.Instance) counterfoil.Instance {
+	if i.Old != nil && !s.opt.Now().Before(i.Old.Until) {
+		i.Old = nil
+	}
+	return i
 }
 
 // Instances returns the instances that an agent ever had, oldest first.
@@ -260,7 +377,7 @@ func (s *Store) Instances(agent string) []counterfoil.Instance {
 	ids := s.views.ofAgent[agent]
 	out := make([]counterfoil.Instance, 0, len(ids))
 	for _, id := range ids {
-		out = append(out, s.views.instances[id])
+		out = append(out, s.now(s.views.instances[id]))
 	}
 	return out
 }
@@ -274,14 +391,14 @@ func (s *Store) LatestInstances(agent string, most int) []counterfoil.Instance {
 	ids = ids[max(0, len(ids)-most):]
 	out := make([]counterfoil.Instance, 0, len(ids))
 	for _, id := range slices.Backward(ids) {
-		out = append(out, s.views.instances[id])
+		out = append(out, s.now(s.views.instances[id]))
 	}
 	return out
 }
 
 // InstanceByKey returns the instance whose own, registered key has that
-// thumbprint, dead ones included. Proof keys that an instance bound are not its
-// own: see ProofKey.
+// thumbprint, dead ones included: its present one, or its Old one while that is taken.
+// Proof keys that an instance bound are not its own: see ProofKey.
 func (s *Store) InstanceByKey(jkt string) (counterfoil.Instance, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -290,7 +407,11 @@ func (s *Store) InstanceByKey(jkt string) (counterfoil.Instance, bool) {
 		return counterfoil.Instance{}, false
 	}
 	i, ok := s.views.instances[k.instance]
-	return i, ok
+	i = s.now(i)
+	if !ok || i.JKT != jkt && (i.Old == nil || i.Old.JKT != jkt) {
+		return counterfoil.Instance{}, false
+	}
+	return i, true
 }
 
 // AgentOfKey returns the agent that has, or ever had, the key with that
@@ -308,7 +429,7 @@ func (s *Store) ProofKey(jkt string) (agent, instance string, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	k, ok := s.views.keys[jkt]
-	if !ok || !k.live {
+	if !ok || !k.in(s.opt.Now) {
 		return "", "", false
 	}
 	return k.agent, k.instance, true
@@ -331,8 +452,9 @@ func (s *Store) PinHow(resource, tool string) string {
 }
 
 // Revoked returns nil exactly when the caller's agent is active at the token's
-// epoch and its instance and key are live; a refusal otherwise. What it looks
-// at includes every change that was acknowledged.
+// epoch, its instance and key are live, its token was not revoked, its resource not
+// since it was issued, and its task, where it has one, is open and in its time; a
+// refusal otherwise. What it looks at includes every change that was acknowledged.
 func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -356,8 +478,19 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "instance %q of agent %q is not live", c.Instance, c.Agent)
 	}
 	// A key that nobody registered or bound is nobody's: whatever a token says.
-	if k, ok := v.keys[c.JKT]; !ok || !k.live || k.instance != c.Instance {
+	if k, ok := v.keys[c.JKT]; !ok || !k.in(s.opt.Now) || k.instance != c.Instance {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the key is not a live key of instance %q", c.Instance)
+	}
+	if _, dead := v.deadTokens[c.TokenID]; dead {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token was revoked")
+	}
+	if r, ok := v.audiences[c.Audience]; ok && (r.status != counterfoil.Active || !c.Issued.After(r.before)) {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "resource %q is suspended, or was since the token was issued", r.name)
+	}
+	if c.Task != "" {
+		if t := v.tasks[c.Task]; t == nil || t.Agent != c.Agent || !t.Live(s.opt.Now()) {
+			return taskClosed()
+		}
 	}
 	return nil
 }
