@@ -487,10 +487,11 @@ func TestCaller(t *testing.T) {
 		t.Errorf("proof %q", got.Proof)
 	}
 	got.Proof = ""
-	got.Expires = got.Expires.UTC()
+	got.Issued, got.Expires = got.Issued.UTC(), got.Expires.UTC()
 	want := fmt.Sprintf("%+v", counterfoil.Caller{
 		Agent: "payroll", Instance: "ins_1", Environment: "production", Epoch: 1, Task: "tsk_1", Subject: "payroll",
-		Audience: bank, TokenID: "tok_1", Scope: []string{"pay", "read"}, Expires: start.Add(5 * time.Minute),
+		Audience: bank, TokenID: "tok_1", Scope: []string{"pay", "read"},
+		Issued: start, Expires: start.Add(5 * time.Minute),
 		JKT: s.agent.Public().Thumbprint(), Binding: "dpop", KeyKind: "Ed25519",
 	})
 	if fmt.Sprintf("%+v", got) != want {

@@ -11,5 +11,6 @@
 // the token allows (scope, details, policy), and the body, which a proof does
 // not cover.
 //
-// [Verifier.Middleware] is the whole of it for an ordinary service.
+// [Verifier.Middleware] is the whole of it for an ordinary service. A service that
+// is not the issuer knows what is revoked by a [View], which a [Feed] keeps current.
 package resource

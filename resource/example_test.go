@@ -1,10 +1,12 @@
 package resource_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"net/http"
 
+	"github.com/counterfoil/counterfoil/agent"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -25,4 +27,40 @@ func Example() {
 	})
 	service := verifier.Middleware("https://accounts.example/v1", accounts)
 	log.Fatal(http.ListenAndServe("localhost:8080", service))
+}
+
+// The same service, with a view of what is revoked. It asks as the agent
+// accounts-server, which the resource's manifest lists among its servers, and takes
+// nobody's word for longer than the view is fresh: until it has heard of everything,
+// and again when the issuer is out of reach, every request is a fault.
+func ExampleView() {
+	const issuer = "https://issuer.example"
+	key, err := agent.LoadKey("/etc/accounts/agent.key")
+	if err != nil {
+		log.Fatal(err)
+	}
+	transport, err := agent.NewTransport(agent.Config{
+		Issuer: issuer, Agent: "accounts-server", Signer: key, Resource: issuer,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	view := &resource.View{}
+	feed := &resource.Feed{Issuer: issuer, Client: transport.Client(), View: view}
+	go feed.Run(context.Background())
+
+	var keys resource.KeySource
+	verifier := &resource.Verifier{
+		Issuer:     issuer,
+		Keys:       keys,
+		Replay:     resource.NewMemoryReplay(nil),
+		Revocation: view,
+	}
+	http.Handle("/readyz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := view.Ready(); err != nil {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	}))
+	http.Handle("/", verifier.Middleware("https://accounts.example/v1", http.NotFoundHandler()))
+	log.Fatal(http.ListenAndServe("localhost:8080", nil))
 }

@@ -296,6 +296,7 @@ func callerOf(t *credential.Token, p *credential.Proof) counterfoil.Caller {
 		TokenID:     t.ID,
 		Scope:       t.Scope,
 		Details:     t.Details,
+		Issued:      t.IssuedAt,
 		Expires:     t.Expires,
 		JKT:         p.JKT,
 		Binding:     "dpop",
