@@ -267,7 +267,7 @@ func (a *Authority) planEnds(c *change, before *counterfoil.Agent, listed map[st
 			c.store.EndKeys = append(c.store.EndKeys, inst.ID)
 			c.entries = append(c.entries, &ledger.Entry{
 				Kind: ledger.Revoked, Agent: inst.Agent, Owner: before.Owner, Instance: inst.ID, JKT: inst.JKT, Actor: actor,
-				Reason: "its key is no longer listed", Detail: map[string]any{"target": "instance"},
+				Reason: "its key is no longer listed", Detail: map[string]any{"kind": string(counterfoil.TargetInstance), "id": inst.ID},
 			})
 			warn("key %s is no longer listed: its instance %s ends, and the key is never accepted again", inst.JKT, inst.ID)
 		}

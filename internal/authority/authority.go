@@ -29,6 +29,23 @@ type Store interface {
 	Recorder
 	Registrar
 	ProposalStore
+	Tasks
+	Revoker
+	Rotator
+}
+
+// Tokens says what a token is that is not shown to be used. A resource.Verifier is
+// one: nothing else checks tokens.
+type Tokens interface {
+	// Inspect verifies signature, issuer, type and time of a token for any audience.
+	// Its refusal says what is wrong with it. It lets nobody in.
+	Inspect(ctx context.Context, compact string) (credential.Token, error)
+}
+
+// Revocation knows what is revoked, as of now.
+type Revocation interface {
+	// Revoked refuses a caller who is not live.
+	Revoked(ctx context.Context, c counterfoil.Caller) error
 }
 
 // A Replay remembers proofs until they expire on their own.
@@ -55,6 +72,14 @@ type Config struct {
 	Replay    Replay
 	Nonces    Nonces        // nil: never needed
 	TokenLife time.Duration // DefaultTokenLife when zero
+
+	// Tokens and Revocation are for introspection, revocation by clients and reports
+	// of leaks, which are faults without them.
+	Tokens     Tokens
+	Revocation Revocation
+
+	// Rings are key rings beside Keys, whose life Run looks after too.
+	Rings []*Keyring
 
 	// Credential reports why the file of an upstream's credential cannot be
 	// used. Nil: nothing is said of credentials at apply.
@@ -92,6 +117,7 @@ type Authority struct {
 	keys     keyCache
 	agents   *Limiter // by authenticated agent
 	sources  *Limiter // by address, charged for what is refused before authentication
+	leaks    *Limiter // by address, charged for each report
 	refusals aggregate
 
 	mu      sync.Mutex // held while the registry changes
@@ -119,6 +145,7 @@ func New(cfg Config) (*Authority, error) {
 		cfg:     cfg,
 		agents:  NewLimiter(agentRate, agentBurst),
 		sources: NewLimiter(sourceRate, sourceBurst),
+		leaks:   NewLimiter(leakRate, leakBurst),
 	}
 	a.refusals.since = cfg.Now()
 	return a, a.reload()
@@ -178,17 +205,25 @@ func (a *Authority) reload() error {
 // Algorithms returns the algorithms of assertions and proofs that are taken.
 func Algorithms() []string { return credential.Algorithms() }
 
-// upkeep is how often Run looks at what is due.
-const upkeep = time.Minute
+// upkeep is how often Run looks at what is due, and deadlines how often at what ends at
+// a time. What is past its time is refused without anybody looking; Run records it, so
+// that others hear of it.
+const (
+	upkeep    = time.Minute
+	deadlines = time.Second
+)
 
 // Run does what is due by the clock until ctx ends: the aggregate of refusals,
 // a minute each, the life of the signing keys, changes that waited, and a registry
-// that was committed after its caller was told that nobody knows. Changes that
+// that was committed after its caller was told that nobody knows; every second, tasks
+// past their deadline and keys past their overlap. Changes that
 // people decided on are made at once, and of those that wait at the start people are
 // told again. Then it writes what is left.
 func (a *Authority) Run(ctx context.Context) {
 	tick := time.NewTicker(upkeep)
 	defer tick.Stop()
+	ends := time.NewTicker(deadlines)
+	defer ends.Stop()
 	settle := func() { a.do(ctx, "settling the changes that wait", a.SettleChanges) }
 	settle() // what came due while nobody ran
 	a.do(ctx, "telling of the changes that wait", a.tellAgain)
@@ -196,10 +231,15 @@ func (a *Authority) Run(ctx context.Context) {
 		select {
 		case <-a.cfg.Changed:
 			settle()
+		case <-ends.C:
+			a.do(ctx, "closing tasks past their deadline", a.ExpireTasks)
+			a.do(ctx, "ending keys past their overlap", a.ExpireKeys)
 		case <-tick.C:
 			settle()
 			a.do(ctx, "flushing the refusals", a.Flush)
-			a.do(ctx, "advancing the signing keys", a.cfg.Keys.Advance)
+			for _, ring := range append([]*Keyring{a.cfg.Keys}, a.cfg.Rings...) {
+				a.do(ctx, "advancing the signing keys", ring.Advance)
+			}
 			a.do(ctx, "putting the registry in force", func(context.Context) error { return a.catchUp() })
 		case <-ctx.Done():
 			a.do(context.WithoutCancel(ctx), "flushing the refusals", a.Flush)

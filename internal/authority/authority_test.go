@@ -32,6 +32,7 @@ type house struct {
 	opt   store.Options
 	store *store.Store
 	keys  *authority.Keyring
+	door  *resource.Verifier // what checks tokens
 	logs  bytes.Buffer
 	log   *slog.Logger
 }
@@ -41,7 +42,7 @@ func newHouse(t *testing.T) *house {
 	signer, verifier := testkit.LogKey(t, "cf.example/ledger")
 	h := &house{t: t, clock: testkit.NewClock(time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)), path: filepath.Join(t.TempDir(), "cf.db")}
 	h.log = slog.New(slog.NewTextHandler(&h.logs, nil))
-	h.opt = store.Options{Now: h.clock.Now, Origin: "cf.example/ledger", Signer: signer, Verifier: verifier, Begin: true}
+	h.opt = store.Options{Now: h.clock.Now, Issuer: issuer, Origin: "cf.example/ledger", Signer: signer, Verifier: verifier, Begin: true}
 	h.open()
 	return h
 }
@@ -67,8 +68,10 @@ func (h *house) authority(edit ...func(*authority.Config)) *authority.Authority 
 		h.t.Fatal(err)
 	}
 	h.keys = keys
+	replay := resource.NewMemoryReplay(h.clock.Now)
+	h.door = &resource.Verifier{Issuer: issuer, Keys: keys, Replay: replay, Revocation: h.store, Now: h.clock.Now}
 	cfg := authority.Config{
-		Issuer: issuer, Store: h.store, Keys: keys, Replay: resource.NewMemoryReplay(h.clock.Now), Now: h.clock.Now, Log: h.log,
+		Issuer: issuer, Store: h.store, Keys: keys, Replay: replay, Tokens: h.door, Revocation: h.store, Now: h.clock.Now, Log: h.log,
 	}
 	for _, e := range edit {
 		e(&cfg)

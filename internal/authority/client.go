@@ -17,6 +17,11 @@ type client struct {
 	assertion credential.Assertion
 }
 
+// live is what has to be live for what the client asks for.
+func (c client) live() counterfoil.Live {
+	return counterfoil.Live{Agent: c.agent.Name, Instance: c.instance.ID, Epoch: c.state.Epoch}
+}
+
 // maxTried is how many keys an assertion without a key id is tried with.
 const maxTried = 8
 
@@ -30,7 +35,7 @@ const maxTried = 8
 // An assertion need not say which key it is signed with. Then the key that the
 // proof beside it claims is tried first, because it is the same one in all but
 // rare set-ups, and the newest few after it.
-func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (client, error) {
+func (a *Authority) authenticate(f clientForm, proof []string, now time.Time) (client, error) {
 	u, err := credential.ParseAssertion(f.assertion)
 	if err != nil {
 		return client{}, err
@@ -56,7 +61,7 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 			hint = p.ClaimedKey()
 		}
 	}
-	keys := a.keysOf(agent, u.KeyID(), hint, u.Algorithm())
+	keys := a.keysOf(agent, u.KeyID(), hint, u.Algorithm(), now)
 	if state.Status == counterfoil.Offboarded {
 		keys = nil
 	}
@@ -90,28 +95,42 @@ func (a *Authority) authenticate(f tokenForm, proof []string, now time.Time) (cl
 	return client{}, last
 }
 
-// A knownKey is the key of an instance that did not end, ready to verify with.
+// A knownKey is a key of an instance that did not end, ready to verify with.
 type knownKey struct {
 	instance counterfoil.Instance
 	public   credential.PublicKey
 }
 
+// own reports whether a key is the instance's own, or the one that it rotated from as
+// long as that is taken.
+func own(inst counterfoil.Instance, jkt string, now time.Time) bool {
+	return jkt == inst.JKT || inst.Old != nil && jkt == inst.Old.JKT && now.Before(inst.Old.Until)
+}
+
 // keysOf returns the keys of an agent's instances, quarantined ones too, that an
 // assertion of an algorithm may be signed with: the one that kid names, by its
 // thumbprint or by the kid that the manifest gives it, or without a kid the hinted
-// one and the newest few. It looks at few, however many there are.
-func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint, alg string) []knownKey {
+// one and the newest few. It looks at few, however many there are. The key that an
+// instance rotated from is one of its keys for as long as it is taken.
+func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint, alg string, now time.Time) []knownKey {
 	if agent == nil {
 		return nil
 	}
 	var keys []knownKey
-	add := func(inst counterfoil.Instance) {
-		if len(keys) == maxTried || inst.Agent != agent.Name || inst.Alg != alg || ended(inst) {
+	add := func(inst counterfoil.Instance, jkt string) {
+		jwk, of := inst.JWK, inst.Alg
+		if jkt != inst.JKT {
+			if !own(inst, jkt, now) {
+				return
+			}
+			jwk, of = inst.Old.JWK, inst.Old.Alg
+		}
+		if len(keys) == maxTried || inst.Agent != agent.Name || of != alg || ended(inst) {
 			return
 		}
-		k, err := a.keys.get(inst.JWK)
+		k, err := a.keys.get(jwk)
 		if err != nil {
-			a.cfg.Log.Error("a registered key does not parse", "instance", inst.ID, "jkt", inst.JKT, "err", err)
+			a.cfg.Log.Error("a registered key does not parse", "instance", inst.ID, "jkt", jkt, "err", err)
 			return
 		}
 		keys = append(keys, knownKey{inst, k.public})
@@ -120,14 +139,17 @@ func (a *Authority) keysOf(agent *counterfoil.Agent, kid, hint, alg string) []kn
 		hint = a.thumbprintOf(agent, kid)
 	}
 	if inst, ok := a.cfg.Store.InstanceByKey(hint); ok {
-		add(inst)
+		add(inst, hint)
 	}
 	if kid != "" {
 		return keys
 	}
 	for _, inst := range a.cfg.Store.LatestInstances(agent.Name, 4*maxTried) {
 		if inst.JKT != hint {
-			add(inst)
+			add(inst, inst.JKT)
+		}
+		if inst.Old != nil && inst.Old.JKT != hint {
+			add(inst, inst.Old.JKT)
 		}
 	}
 	return keys

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
@@ -68,7 +69,7 @@ func TestFewKeysAreTried(t *testing.T) {
 		{"an algorithm that no key has", payroll, "", "", credential.ES384, 0, ""},
 		{"no agent", nil, "", s.all[6].JKT, credential.ES256, 0, ""},
 	} {
-		got := a.keysOf(tt.agent, tt.kid, tt.hint, tt.alg)
+		got := a.keysOf(tt.agent, tt.kid, tt.hint, tt.alg, time.Time{})
 		if len(got) != tt.want || tt.want > 0 && got[0].instance.ID != tt.first {
 			t.Errorf("%s: %d keys are tried: %+v", tt.name, len(got), got)
 		}
@@ -77,5 +78,42 @@ func TestFewKeysAreTried(t *testing.T) {
 		if k := decoy(alg); k.Alg() != alg || k.Thumbprint() != decoy(alg).Thumbprint() {
 			t.Errorf("the decoy of %s is of %q", alg, k.Alg())
 		}
+	}
+}
+
+// The key that was rotated from is one of the instance's until its time is over, and
+// not at that moment.
+func TestOldKeysAreTried(t *testing.T) {
+	t.Parallel()
+	key := func() credential.PublicKey {
+		private, err := credential.GenerateKey(credential.ES256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := credential.NewPublicKey(private.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	end := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+	present, old := key(), key()
+	inst := counterfoil.Instance{
+		ID: "ins_1", Agent: "payroll", JKT: present.Thumbprint(), JWK: string(present.JWK()), Alg: credential.ES256, Status: counterfoil.Active,
+		Old: &counterfoil.OldKey{JKT: old.Thumbprint(), JWK: string(old.JWK()), Alg: credential.ES256, Until: end},
+	}
+	a := &Authority{cfg: Config{Store: instances{all: []counterfoil.Instance{inst}}}}
+	payroll := &counterfoil.Agent{Name: "payroll"}
+	for now, want := range map[time.Time]int{end.Add(-time.Millisecond): 2, end: 1} {
+		if got := a.keysOf(payroll, "", "", credential.ES256, now); len(got) != want || got[0].public.Thumbprint() != present.Thumbprint() {
+			t.Errorf("%v before its end: %d keys", end.Sub(now), len(got))
+		}
+		if own(inst, old.Thumbprint(), now) != (want == 2) || !own(inst, present.Thumbprint(), now) || own(inst, "another", now) {
+			t.Errorf("%v before its end the keys that are its own are not", end.Sub(now))
+		}
+	}
+	inst.Old = nil
+	if own(inst, old.Thumbprint(), end.Add(-time.Hour)) || own(inst, "", end) {
+		t.Error("without an old key, one is its own")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/counterfoil/counterfoil"
-	"github.com/counterfoil/counterfoil/credential"
 )
 
 // Values of the token endpoint's parameters (RFC 6749, Section 4.4; RFC 7523,
@@ -37,37 +36,27 @@ type TokenRequest struct {
 // A tokenForm is a token request whose parameters have the right form. What
 // they say is still the caller's word.
 type tokenForm struct {
-	assertion string
-	clientID  string // empty when absent
-	resource  string
-	scope     []string // nil when absent: all that is granted
-	details   []counterfoil.ToolDetail
-	task      string
+	clientForm
+	resource string
+	scope    []string // nil when absent: all that is granted
+	details  []counterfoil.ToolDetail
+	task     string
 }
 
 // parseTokenForm checks the form of a token request before anything is looked
 // up or verified.
 func parseTokenForm(req *TokenRequest) (tokenForm, error) {
 	var f tokenForm
-	// RFC 6749, Section 2.3: a client uses one authentication method per
-	// request. Whoever sends a second is confused about which one counts.
-	if len(req.Authorization) > 0 {
-		return f, counterfoil.Refuse(counterfoil.RequestMalformed, "the Authorization header has no use at the token endpoint: authenticate with client_assertion alone")
-	}
-	if req.Form.Has("client_secret") {
-		return f, counterfoil.Refuse(counterfoil.RequestMalformed, "client_secret is not taken: authenticate with client_assertion alone")
+	if err := oneMethod(req.Form, req.Authorization); err != nil {
+		return f, err
 	}
 	// RFC 8707, Section 2, lets a client name several resources; a token of ours
 	// is for one, so that no resource can replay it at another.
 	if len(req.Form["resource"]) > 1 {
 		return f, counterfoil.Refuse(counterfoil.TargetInvalid, "resource is there %d times; a token is for one", len(req.Form["resource"]))
 	}
-	for name, values := range req.Form {
-		// RFC 6749, Section 3.2: parameters must not be included more than
-		// once. That holds for those we ignore as well.
-		if len(values) > 1 {
-			return f, counterfoil.Refuse(counterfoil.RequestMalformed, "parameter %.40q is there %d times", name, len(values))
-		}
+	if err := once(req.Form); err != nil {
+		return f, err
 	}
 	// RFC 6749, Section 3.2: a parameter without a value counts as omitted.
 	switch grant := req.Form.Get("grant_type"); grant {
@@ -81,22 +70,6 @@ func parseTokenForm(req *TokenRequest) (tokenForm, error) {
 		return f, err
 	}
 	return f, f.parseTarget(req.Form)
-}
-
-func (f *tokenForm) parseClient(form url.Values) error {
-	f.assertion, f.clientID = form.Get("client_assertion"), form.Get("client_id")
-	kind := form.Get("client_assertion_type")
-	if f.assertion == "" && kind == "" {
-		// RFC 6749, Section 5.2: no client authentication included.
-		return credential.RefuseClient("")
-	}
-	if f.assertion == "" {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "client_assertion is missing")
-	}
-	if kind != AssertionTypeJWT {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "client_assertion_type is not %s", AssertionTypeJWT)
-	}
-	return nil
 }
 
 func (f *tokenForm) parseTarget(form url.Values) error {

@@ -31,6 +31,7 @@ type attempt struct {
 	proof   credential.Proof
 	target  target
 	set     *policy.Set
+	chain   chain // the task that the token is of and those above it; nil: of none
 	granted grantedScope
 
 	proofUsed bool // by this attempt
@@ -66,7 +67,7 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 	if at.form, err = parseTokenForm(at.req); err != nil {
 		return TokenResponse{}, err
 	}
-	at.who, err = a.authenticate(at.form, at.req.Proof, at.now)
+	at.who, err = a.authenticate(at.form.clientForm, at.req.Proof, at.now)
 	// The rate comes before what a suspended agent is told: that has an entry.
 	if at.authenticated() && !a.agents.Take(at.who.agent.Name, at.now, 1) {
 		return TokenResponse{}, counterfoil.Refuse(counterfoil.RateLimited, "more than %d token requests a second", agentRate)
@@ -83,7 +84,7 @@ func (a *Authority) issue(ctx context.Context, at *attempt) (TokenResponse, erro
 		return TokenResponse{}, err
 	}
 	at.proofUsed = true // whatever is decided now
-	if err := a.checkProofKey(at.who, at.proof); err != nil {
+	if err := a.checkProofKey(at.who, at.proof, at.now); err != nil {
 		return TokenResponse{}, a.unlessReplayed(ctx, at, err)
 	}
 	if err := a.narrow(at); err != nil {
@@ -137,8 +138,8 @@ func (a *Authority) Nonce(asked bool) (nonce string, ok bool) {
 
 // checkProofKey holds the proof's key against the agent that authenticated. The
 // store has the last word where a new key is bound: Issue.
-func (a *Authority) checkProofKey(who client, proof credential.Proof) error {
-	if proof.JKT == who.instance.JKT {
+func (a *Authority) checkProofKey(who client, proof credential.Proof, now time.Time) error {
+	if own(who.instance, proof.JKT, now) {
 		return nil
 	}
 	owner, known := a.cfg.Store.AgentOfKey(proof.JKT)
@@ -147,6 +148,10 @@ func (a *Authority) checkProofKey(who client, proof credential.Proof) error {
 	}
 	if inst, ok := a.cfg.Store.InstanceByKey(proof.JKT); ok && inst.ID != who.instance.ID {
 		return counterfoil.Refuse(counterfoil.KeyInUse, "the proof's key belongs to another instance")
+	}
+	if who.assertion.KeyThumbprint != who.instance.JKT {
+		// Whoever has a key that was rotated from must not keep what its end takes.
+		return counterfoil.Refuse(counterfoil.ProofKeyMismatch, "the assertion is by a key that was rotated from, which binds no other")
 	}
 	if who.agent.ProofKeys != proofKeysAny {
 		return counterfoil.Refuse(counterfoil.ProofKeyMismatch, "the proof is signed by another key than the assertion's")
@@ -177,20 +182,24 @@ func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, err
 	who, g := at.who, at.granted
 	claims := credential.TokenClaims{
 		Issuer: a.cfg.Issuer, Audience: at.target.id, Subject: who.agent.Name, ClientID: who.agent.Name,
-		ID: counterfoil.NewID("tok_"), IssuedAt: at.now, NotBefore: at.now, Expires: at.now.Add(a.cfg.TokenLife),
+		ID: counterfoil.NewID("tok_"), IssuedAt: at.now, NotBefore: at.now, Expires: a.ends(at),
 		Scope: g.tools, Details: g.details, JKT: at.proof.JKT, SubProfile: credential.SubProfileAgent,
 		Agent: credential.AgentClaim{
 			ID: who.agent.Name, Instance: who.instance.ID, Env: who.agent.Environment, Epoch: who.state.Epoch,
 		},
 	}
+	if len(at.chain) > 0 {
+		claims.Task = &credential.TaskClaim{ID: at.chain.id(), Expires: at.chain[0].Deadline}
+	}
 	e := a.entry(ledger.TokenIssued, at)
 	e.Decision, e.TokenJTI = ledger.Allow, claims.ID
 	e.Detail["expires"] = ledger.FormatTime(claims.Expires)
 	i := counterfoil.Issuance{
-		Use: at.use(), Live: counterfoil.Live{Agent: who.agent.Name, Instance: who.instance.ID, Epoch: who.state.Epoch},
+		Use: at.use(), Live: who.live(),
+		Token: claims.ID, Expires: claims.Expires, Task: at.chain.id(), Resource: at.target.name,
 	}
 	var bound *ledger.Entry
-	if at.proof.JKT != who.instance.JKT {
+	if !own(who.instance, at.proof.JKT, at.now) {
 		i.Bind = counterfoil.KeyBinding{JKT: at.proof.JKT, Most: maxProofKeys}
 		bound = a.entry(ledger.ProofKeyBound, at)
 	}
@@ -202,16 +211,29 @@ func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, err
 		return TokenResponse{}, fmt.Errorf("signing the token: %w", err)
 	}
 	return TokenResponse{
-		AccessToken: token, TokenType: "DPoP", ExpiresIn: int64(a.cfg.TokenLife / time.Second),
+		AccessToken: token, TokenType: "DPoP", ExpiresIn: int64(claims.Expires.Sub(at.now) / time.Second),
 		Scope: g.scope(), Details: g.details,
 	}, nil
+}
+
+// ends is when the token of an attempt expires: never after its task, and never after
+// the key that it is bound to.
+func (a *Authority) ends(at *attempt) time.Time {
+	end := at.now.Add(a.cfg.TokenLife)
+	if len(at.chain) > 0 && at.chain[0].Deadline.Before(end) {
+		end = at.chain[0].Deadline
+	}
+	if old := at.who.instance.Old; old != nil && old.JKT == at.proof.JKT && old.Until.Before(end) {
+		end = old.Until
+	}
+	return end
 }
 
 // entry begins the entry of an attempt with all that is verified so far.
 func (a *Authority) entry(kind ledger.Kind, at *attempt) *ledger.Entry {
 	e := &ledger.Entry{
 		Kind: kind, RequestID: at.req.RequestID, Source: source(at.req.Source), Detail: map[string]any{"grant_type": GrantClientCredentials},
-		Resource: at.target.name, ScopeRequested: at.form.scope, Scope: at.granted.tools,
+		Resource: at.target.name, ScopeRequested: at.form.scope, Scope: at.granted.tools, Task: at.chain.id(),
 	}
 	if at.set != nil {
 		e.PolicyDigest = at.set.Digest()
@@ -247,6 +269,9 @@ func (a *Authority) refused(ctx context.Context, at *attempt, err error) error {
 	e.Decision, e.Code, e.Reason, e.Scope = ledger.Refuse, r.Recorded(), r.Reason(), nil
 	if at.target.id == "" {
 		e.Detail["resource"] = at.form.resource // what was asked for and is not there
+	}
+	if len(at.chain) == 0 && taskID.MatchString(at.form.task) {
+		e.Detail["task"] = at.form.task // another's, or one that ended
 	}
 	if ferr := a.cfg.Store.Append(ctx, e); ferr != nil {
 		return ferr

@@ -18,9 +18,11 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// What a signing key is for. There is one key for each purpose; this keyring
-// holds those of access tokens.
-const purposeToken = "access-token"
+// What a signing key is for. There is one ring for each purpose.
+const (
+	PurposeTokens = "access-token"
+	PurposeEvents = "security-events" // shared signals, whose receivers take RS256
+)
 
 // sealedKeys is the purpose under which the table's private keys are sealed.
 const sealedKeys = "signing_keys/sealed"
@@ -58,16 +60,19 @@ type KeyStore interface {
 
 // KeyringConfig is what a Keyring needs. Store, KEK, Now and Log are required.
 type KeyringConfig struct {
-	Store  KeyStore
-	KEK    []byte        // 32 bytes; the private keys are sealed under it
-	Period time.Duration // how long a key signs; DefaultKeyPeriod when zero
-	Now    func() time.Time
-	Log    *slog.Logger
+	Store   KeyStore
+	Purpose string        // PurposeTokens when empty
+	Alg     string        // of the keys that are made; credential.ES256 when empty
+	KEK     []byte        // 32 bytes; the private keys are sealed under it
+	Period  time.Duration // how long a key signs; DefaultKeyPeriod when zero
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
-// A Keyring holds the keys that sign access tokens. At any time one key is
+// A Keyring holds the keys of one purpose. At any time one key is
 // active and one is next, so that a rotation never has to wait for caches. It
-// is safe for concurrent use; rotations are serialised.
+// is safe for concurrent use; rotations are serialised, and of two rings over one
+// table that rotate at the same moment one is told to try again.
 type Keyring struct {
 	cfg  KeyringConfig
 	mu   sync.Mutex // held while the keys change
@@ -79,6 +84,7 @@ type keyView struct {
 	keys   []counterfoil.SigningKey // next, active and retired
 	public map[string]credential.PublicKey
 	signer *credential.Signer // of the active key
+	set    []map[string]any   // what is published
 	jwks   []byte
 }
 
@@ -88,6 +94,7 @@ func NewKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
 	if cfg.Period == 0 {
 		cfg.Period = DefaultKeyPeriod
 	}
+	cfg.Purpose, cfg.Alg = cmp.Or(cfg.Purpose, PurposeTokens), cmp.Or(cfg.Alg, credential.ES256)
 	k := &Keyring{cfg: cfg}
 	table, err := k.refresh(ctx)
 	if err != nil {
@@ -111,7 +118,7 @@ func (k *Keyring) refresh(ctx context.Context) ([]counterfoil.SigningKey, error)
 		return nil, fmt.Errorf("loading the signing keys: %w", err)
 	}
 	live := slices.DeleteFunc(slices.Clone(table), func(key counterfoil.SigningKey) bool {
-		return key.Purpose != purposeToken || key.State == KeyRemoved
+		return key.Purpose != k.cfg.Purpose || key.State == KeyRemoved
 	})
 	v := k.view.Load()
 	if v == nil && len(live) == 0 || v != nil && maps.Equal(states(live), states(v.keys)) {
@@ -137,6 +144,20 @@ func (k *Keyring) Signer() *credential.Signer { return k.view.Load().signer }
 
 // JWKS returns the published keys as a JWK set (RFC 7517, Section 5).
 func (k *Keyring) JWKS() []byte { return k.view.Load().jwks }
+
+// Purpose returns what the ring's keys are for.
+func (k *Keyring) Purpose() string { return k.cfg.Purpose }
+
+// JWKSOf returns the published keys of several rings as one JWK set. A verifier tells
+// them apart by kid, and takes none for another's purpose: an access token names ES256
+// and its own type.
+func JWKSOf(rings ...*Keyring) ([]byte, error) {
+	set := []map[string]any{}
+	for _, k := range rings {
+		set = append(set, k.view.Load().set...)
+	}
+	return ijson.Marshal(map[string]any{"keys": set})
+}
 
 // Key returns the published key of that id: it is a resource.KeySource.
 func (k *Keyring) Key(_ context.Context, kid string) (credential.PublicKey, error) {
@@ -272,7 +293,7 @@ func (k *Keyring) save(ctx context.Context, table, keys []counterfoil.SigningKey
 	if err != nil {
 		return err
 	}
-	e := &ledger.Entry{Kind: ledger.KeyRotated, Actor: actor, Reason: why, Detail: map[string]any{"purpose": purposeToken}}
+	e := &ledger.Entry{Kind: ledger.KeyRotated, Actor: actor, Reason: why, Detail: map[string]any{"purpose": k.cfg.Purpose}}
 	for _, state := range slices.Sorted(maps.Keys(kids)) {
 		e.Detail[state] = kids[state]
 	}
@@ -285,18 +306,18 @@ func (k *Keyring) save(ctx context.Context, table, keys []counterfoil.SigningKey
 		return fmt.Errorf("saving the signing keys: %w", err)
 	}
 	k.view.Store(v)
-	k.cfg.Log.InfoContext(ctx, "signing keys rotated", "why", why, "active", kids[KeyActive][0])
+	k.cfg.Log.InfoContext(ctx, "signing keys rotated", "purpose", k.cfg.Purpose, "why", why, "active", kids[KeyActive][0])
 	return nil
 }
 
 func (k *Keyring) newKey(state string, now time.Time) (counterfoil.SigningKey, error) {
-	// ES256 is what every resource server can verify (standards say RS256, which
-	// is four times the size and no better).
-	private, err := credential.GenerateKey("ES256")
+	// Of tokens, ES256 is what every resource server can verify (standards say RS256,
+	// which is four times the size and no better).
+	private, err := credential.GenerateKey(k.cfg.Alg)
 	if err != nil {
 		return counterfoil.SigningKey{}, fmt.Errorf("making a signing key: %w", err)
 	}
-	signer, err := credential.NewSigner(private)
+	signer, err := credential.NewSignerFor(k.cfg.Alg, private)
 	if err != nil {
 		return counterfoil.SigningKey{}, fmt.Errorf("making a signing key: %w", err)
 	}
@@ -310,7 +331,7 @@ func (k *Keyring) newKey(state string, now time.Time) (counterfoil.SigningKey, e
 		return counterfoil.SigningKey{}, err
 	}
 	key := counterfoil.SigningKey{
-		KID: public.Thumbprint(), Purpose: purposeToken, Alg: public.Alg(), State: state,
+		KID: public.Thumbprint(), Purpose: k.cfg.Purpose, Alg: public.Alg(), State: state,
 		JWK: public.JWK(), Sealed: sealed, Created: now,
 	}
 	if state == KeyActive {
@@ -327,9 +348,8 @@ func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
 	})
 	v := &keyView{keys: keys, public: map[string]credential.PublicKey{}}
 	count := map[string]int{}
-	var set []map[string]any
 	for _, key := range keys {
-		public, err := credential.ParseJWK(key.JWK)
+		public, err := credential.ParseJWKFor(key.Alg, key.JWK)
 		if err != nil || public.Thumbprint() != key.KID {
 			return nil, fmt.Errorf("signing key %s: its row is damaged; restore the database from a backup", key.KID)
 		}
@@ -339,7 +359,7 @@ func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
 		if err != nil {
 			return nil, fmt.Errorf("publishing signing key %s: %w", key.KID, err)
 		}
-		set = append(set, published)
+		v.set = append(v.set, published)
 		if key.State == KeyRetired {
 			continue
 		}
@@ -355,7 +375,7 @@ func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
 		return nil, fmt.Errorf("the signing keys are damaged: %d active and %d next, one each is needed; restore the database from a backup", count[KeyActive], count[KeyNext])
 	}
 	var err error
-	v.jwks, err = ijson.Marshal(map[string]any{"keys": set})
+	v.jwks, err = ijson.Marshal(map[string]any{"keys": v.set})
 	return v, err
 }
 
@@ -368,7 +388,7 @@ func (k *Keyring) open(key counterfoil.SigningKey) (*credential.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading signing key %s: %w", key.KID, err)
 	}
-	signer, err := credential.NewSigner(private)
+	signer, err := credential.NewSignerFor(key.Alg, private)
 	if err != nil {
 		return nil, fmt.Errorf("reading signing key %s: %w", key.KID, err)
 	}

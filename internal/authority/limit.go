@@ -16,6 +16,9 @@ import (
 const (
 	agentRate, agentBurst   = 100, 500
 	sourceRate, sourceBurst = 200, 1000
+
+	// Of each address: a scanner that found something reports once.
+	leakRate, leakBurst = 2, 60
 )
 
 // An aggregate counts the refusals that have no entry of their own: those

@@ -13,7 +13,7 @@ import (
 
 // Kinds returns the kinds of documents, in the order in which they are listed.
 func Kinds() []string {
-	return []string{counterfoil.KindPerson, counterfoil.KindClass, counterfoil.KindResource, counterfoil.KindAgent, counterfoil.KindPolicy}
+	return []string{counterfoil.KindPerson, counterfoil.KindClass, counterfoil.KindResource, counterfoil.KindAgent, counterfoil.KindPolicy, counterfoil.KindTransmitter}
 }
 
 // nounOf returns a document of a registry as its noun, or nil.
@@ -29,6 +29,8 @@ func nounOf(r *counterfoil.Registry, kind, name string) any {
 		return found(r.Agents, name)
 	case counterfoil.KindPolicy:
 		return found(r.Policies, name)
+	case counterfoil.KindTransmitter:
+		return found(r.Transmitters, name)
 	}
 	return nil
 }
@@ -68,6 +70,8 @@ func (a *Authority) List(kind string) ([]any, error) {
 		names = slices.Sorted(maps.Keys(registry.Agents))
 	case counterfoil.KindPolicy:
 		names = slices.Sorted(maps.Keys(registry.Policies))
+	case counterfoil.KindTransmitter:
+		names = slices.Sorted(maps.Keys(registry.Transmitters))
 	default:
 		return nil, unknownKind(kind)
 	}
@@ -133,14 +137,15 @@ func (a *Authority) Instances(agent string) ([]counterfoil.Instance, error) {
 	return a.cfg.Store.Instances(agent), nil
 }
 
-// Suspend stops an agent until it is resumed: its tokens are void with the
-// answer.
-func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) error {
+// Suspend stops an agent until it is resumed: its tokens, its tasks and its open
+// approvals are void with the answer, which says what they were. Resuming revives none
+// of them.
+func (a *Authority) Suspend(ctx context.Context, agent, reason, actor string) (counterfoil.Voided, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	doc, err := a.agent(agent)
 	if err != nil {
-		return err
+		return counterfoil.Voided{}, err
 	}
 	return a.cfg.Store.Suspend(context.WithoutCancel(ctx), agent, lifeEntry(ledger.AgentSuspended, doc, reason, actor))
 }
@@ -244,7 +249,7 @@ func (a *Authority) planDelete(kind, name, actor string) (change, error) {
 func without(r *counterfoil.Registry, kind, name string) *counterfoil.Registry {
 	next := &counterfoil.Registry{
 		People: maps.Clone(r.People), Classes: maps.Clone(r.Classes), Resources: maps.Clone(r.Resources),
-		Agents: maps.Clone(r.Agents), Policies: maps.Clone(r.Policies),
+		Agents: maps.Clone(r.Agents), Policies: maps.Clone(r.Policies), Transmitters: maps.Clone(r.Transmitters),
 	}
 	switch kind {
 	case counterfoil.KindPerson:
@@ -255,6 +260,8 @@ func without(r *counterfoil.Registry, kind, name string) *counterfoil.Registry {
 		delete(next.Resources, name)
 	case counterfoil.KindPolicy:
 		delete(next.Policies, name)
+	case counterfoil.KindTransmitter:
+		delete(next.Transmitters, name)
 	}
 	return next
 }

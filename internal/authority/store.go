@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"crypto/sha256"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -22,10 +23,10 @@ type Directory interface {
 	// many, the newest first.
 	LatestInstances(agent string, most int) []counterfoil.Instance
 	// InstanceByKey returns the instance, dead or not, whose registered key has
-	// that thumbprint.
+	// that thumbprint, or had it before it was rotated.
 	InstanceByKey(jkt string) (counterfoil.Instance, bool)
-	// ProofKey returns whom a live key proves for, bound proof keys included.
-	ProofKey(jkt string) (agent, instance string, ok bool)
+	// Instance returns an instance, dead or not.
+	Instance(id string) (counterfoil.Instance, bool)
 	// AgentOfKey returns the agent that has, or ever had, a key.
 	AgentOfKey(jkt string) (string, bool)
 }
@@ -36,8 +37,9 @@ type Directory interface {
 // uses of one assertion or one code, exactly one returns nil.
 type Recorder interface {
 	Append(ctx context.Context, e *ledger.Entry) error
-	// Issue uses up the assertion: assertion_replayed when it was used, and
-	// client_refused when what has to be live is not. Where a key is to be bound,
+	// Issue uses up the assertion: assertion_replayed when it was used,
+	// client_refused when what has to be live is not, task_closed when the task is
+	// not open, and target_invalid when the resource is out of force. Where a key is to be bound,
 	// bound is recorded before issued, unless the instance has the key already:
 	// key_in_use when anybody else ever had it, proof_key_mismatch when the
 	// instance has too many. bound is nil where no key is to be bound.
@@ -55,7 +57,7 @@ type Recorder interface {
 // Directory says it.
 type Registrar interface {
 	Apply(ctx context.Context, c counterfoil.Change, entries []*ledger.Entry) error
-	Suspend(ctx context.Context, agent string, e *ledger.Entry) error
+	Suspend(ctx context.Context, agent string, e *ledger.Entry) (counterfoil.Voided, error)
 	// Resume ends a suspension and releases those quarantined instances that are
 	// named, which it returns: all of them, or it is refused.
 	Resume(ctx context.Context, agent string, release []string, e *ledger.Entry) (released []string, err error)
@@ -85,4 +87,53 @@ type ProposalStore interface {
 	// AnybodyEnrolled reports whether a passkey was ever enrolled, by whomever, be
 	// it ended or its person gone.
 	AnybodyEnrolled(ctx context.Context) (bool, error)
+}
+
+// Tasks keeps tasks, like a Recorder.
+type Tasks interface {
+	// OpenTask refuses a task for which the opener, the agent, or the parent is not
+	// live, and limit_exceeded when the agent has counterfoil.MaxOpenTasks of them.
+	OpenTask(ctx context.Context, t counterfoil.Task, opener counterfoil.Live, e *ledger.Entry) error
+	// CloseTask ends a task and those below it, with what hangs on them: task_closed
+	// when it is not open any more.
+	CloseTask(ctx context.Context, id string, to counterfoil.TaskState, reason string, e *ledger.Entry) (counterfoil.Voided, error)
+	// Task returns a task in whatever state.
+	Task(ctx context.Context, id string) (counterfoil.Task, bool, error)
+	// LiveTask returns an open task, which may be past its deadline. It waits for
+	// nothing; what was used of its limits may lag.
+	LiveTask(id string) (counterfoil.Task, bool)
+	// Tasks returns those that the filter chooses, the newest first.
+	Tasks(ctx context.Context, f counterfoil.TaskFilter) ([]counterfoil.Task, error)
+	// DueTasks returns the ids of open tasks that are past their deadline.
+	DueTasks(now time.Time) []string
+}
+
+// A Revoker takes authority away, and gives a person or a resource back to its life,
+// like a Recorder.
+type Revoker interface {
+	// Revoke reports whether it was news: what was revoked before commits nothing.
+	// What nobody ever had is refused (tool_unknown). Of a token whose end is not
+	// said, the store knows it. What was taken is written into e.
+	Revoke(ctx context.Context, r counterfoil.Revocation, e *ledger.Entry) (v counterfoil.Voided, news bool, err error)
+	// RevokeTokenWith is Revoke of a token by the client that authenticated with an
+	// assertion, which is used up, news or not: assertion_replayed when it was.
+	RevokeTokenWith(ctx context.Context, use counterfoil.AssertionUse, r counterfoil.Revocation, e *ledger.Entry) (news bool, err error)
+	// UseAssertion uses up an assertion with e and no other effect; it is refused
+	// like Issue.
+	UseAssertion(ctx context.Context, use counterfoil.AssertionUse, live counterfoil.Live, e *ledger.Entry) error
+	// Restore puts a person or a resource back in force: request_malformed when it
+	// is, tool_unknown when there is none.
+	Restore(ctx context.Context, t counterfoil.Target, e *ledger.Entry) error
+	// DropCode voids an enrolment code, of an agent or a person, and reports whether
+	// there was one; otherwise it commits nothing.
+	DropCode(ctx context.Context, hash [sha256.Size]byte, e *ledger.Entry) (news bool, err error)
+}
+
+// A Rotator keeps the keys of instances, like a Recorder.
+type Rotator interface {
+	// Rotate gives an instance another key: key_in_use when anybody ever had it.
+	Rotate(ctx context.Context, r counterfoil.Rotation, live counterfoil.Live, e *ledger.Entry) error
+	// DueKeys returns the thumbprints of keys that were rotated from, whose overlap is
+	// over and of which nobody was told yet.
+	DueKeys(now time.Time) []string
 }

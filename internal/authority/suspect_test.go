@@ -152,7 +152,7 @@ func TestResumeReleasesWhatIsNamed(t *testing.T) {
 		t.Fatal("the key is not suspected")
 	}
 	wantStolen(true)
-	if err := a.Suspend(t.Context(), "payroll", "maintenance", "uid:7"); err != nil {
+	if _, err := a.Suspend(t.Context(), "payroll", "maintenance", "uid:7"); err != nil {
 		t.Fatal(err)
 	}
 	if err := resume(); err != nil {

@@ -33,19 +33,23 @@ const maxGranted = 5 << 10
 // granted. Otherwise it has exactly the union of the tools that either names:
 // details name tools and bound their arguments, and a tool that is in both is
 // bound. At a direct resource, where nobody would ask a person, policy keeps
-// what is above routine out of a standing token.
+// what is above routine out of a standing token. Of all that, a token of a task has
+// what the task and those above it cover.
 func (a *Authority) narrow(at *attempt) error {
 	var registry *counterfoil.Registry
 	at.set, registry = a.Policy()
 	if at.form.task != "" {
-		return counterfoil.Refuse(counterfoil.TaskClosed, "there is no such task")
+		var err error
+		if at.chain, err = a.taskFor(at.who.agent.Name, at.form.task, at.now); err != nil {
+			return err
+		}
 	}
 	if at.form.resource == a.cfg.Issuer {
 		// Before tasks are asked for: this is how one is opened.
 		at.target = target{id: a.cfg.Issuer}
 		return noTools(at.form)
 	}
-	if at.who.agent.Tasks.Required {
+	if at.who.agent.Tasks.Required && len(at.chain) == 0 {
 		return counterfoil.Refuse(counterfoil.TaskClosed, "agent %s works in tasks only, and the request names none", at.who.agent.Name)
 	}
 	found, ok := a.findTarget(registry, at.form.resource)
@@ -86,7 +90,34 @@ func (a *Authority) narrowTools(at *attempt, found target) ([]string, error) {
 			return nil, err
 		}
 	}
-	return at.set.Narrow(agent, found.name, union(at.form.scope, named))
+	granted, err := at.set.Narrow(agent, found.name, union(at.form.scope, named))
+	if err != nil {
+		return nil, err
+	}
+	return withinTask(at, found.name, granted, named)
+}
+
+// withinTask keeps what the attempt's task covers: of all that is granted when nothing
+// was asked for by name, and otherwise all of it or nothing.
+func withinTask(at *attempt, resource string, granted, named []string) ([]string, error) {
+	if len(at.chain) == 0 {
+		return granted, nil
+	}
+	var kept []string
+	for _, tool := range granted {
+		switch {
+		case at.chain.covers(counterfoil.ToolID{Resource: resource, Tool: tool}):
+			kept = append(kept, tool)
+		case slices.Contains(named, tool):
+			return nil, counterfoil.Refuse(counterfoil.DetailsInvalid, "authorization_details: the task does not include tool %q", tool)
+		case slices.Contains(at.form.scope, tool):
+			return nil, counterfoil.Refuse(counterfoil.ScopeInvalid, "the task does not include tool %q", tool)
+		}
+	}
+	if len(kept) == 0 {
+		return nil, noTarget()
+	}
+	return kept, nil
 }
 
 // noTools is the check of a token for the issuer itself.
@@ -101,7 +132,7 @@ func noTools(f tokenForm) error {
 }
 
 func noTarget() error {
-	return counterfoil.Refuse(counterfoil.TargetInvalid, "there is no such resource, or nothing there is granted to this agent")
+	return counterfoil.Refuse(counterfoil.TargetInvalid, "there is no such resource, or nothing there is granted to this agent or included in its task")
 }
 
 // findTarget compares character by character: two spellings of a URL are two

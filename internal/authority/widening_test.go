@@ -184,6 +184,12 @@ func TestWidening(t *testing.T) {
 		{"another owner of an agent that reads", "kind: Agent\nname: reader\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/get_balance]}]\n", "Agent reader: gets another owner", "payout wipe"},
 		{"a new agent, a wider grant", "kind: Agent\nname: reader\nowner: dee\nenvironment: prod\ngrants: [{tools: [\"bank/*\"]}]\n---\nkind: Agent\nname: new\nowner: cy\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\n", "", ""},
 
+		// Who may open tasks for an agent lends it nothing, and who speaks for a resource
+		// is told of its tokens: neither says yes to anything.
+		{"an orchestrator", "kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\ntasks: {orchestrators: [reader]}\n", "", ""},
+		{"a server", bankHead + bankRead + bankPay + bankReset + bankDrop + "servers: [reader]\n", "", ""},
+		{"no task needed any more", "kind: Agent\nname: payroll\nowner: dee\nenvironment: prod\ngrants: [{tools: [bank/pay]}]\ntasks: {required: false, max_duration: 24h}\n", "", ""},
+
 		{"another forbid", "kind: Policy\nname: night\ncedar: |\n  forbid (principal, action, resource in Class::\"payout\") when { context.hour < 5 };\n", "Policy night: changes in what it forbids", "payout wipe"},
 		{"a forbid more", "kind: Policy\nname: night\ncedar: |\n  forbid (principal, action, resource in Class::\"payout\") when { context.hour < 6 };\n  forbid (principal, action, resource);\n", "", ""},
 		{"a Policy more", "kind: Policy\nname: day\ncedar: |\n  forbid (principal, action, resource);\n", "", ""},
