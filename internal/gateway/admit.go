@@ -56,6 +56,9 @@ func (c *call) admit(err error) bool {
 		c.deny(err)
 		return false
 	}
+	if c.counts() && (c.caller.Task != "" || c.keyed()) {
+		return c.recordUsing() && c.lastLook()
+	}
 	return c.record(nil) && c.lastLook()
 }
 
@@ -172,7 +175,14 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 		Source:    c.source,
 	}, c.now)
 	c.class, c.tier, c.judged, c.fields = d.Class, d.Tier, d.Judged, d.Fields
-	return d.Err()
+	err := d.Err()
+	if err == nil || isCode(err, counterfoil.ApprovalRequired) {
+		// Nobody is asked about what the task leaves out.
+		if outside := c.inTask(tool); outside != nil {
+			return outside
+		}
+	}
+	return err
 }
 
 // record makes the decision durable: a refusal when why is not nil. When that
@@ -225,6 +235,9 @@ func (c *call) entry() *ledger.Entry {
 	if c.class != "" {
 		e.Tier = c.tier.String()
 	}
+	if c.earlier != nil {
+		e.Detail = map[string]any{"repeats": c.earlier.Entry}
+	}
 	if c.gateway.cfg.View != nil {
 		e.View = c.gateway.cfg.View()
 	}
@@ -270,6 +283,7 @@ const (
 	inputRequired = "input_required" // the upstream asks the client for more before it acts
 	unavailable   = "upstream_unavailable"
 	notForwarded  = "not_forwarded"
+	repeated      = "repeated" // it was made before, and its answer was given again
 )
 
 // An outcome is how a call ended.
@@ -288,9 +302,12 @@ func (c *call) finish(o outcome) {
 		LatencyUS: c.gateway.cfg.Now().Sub(c.decidedAt).Microseconds(),
 	}
 	var err error
-	if c.spent != nil {
+	switch {
+	case c.spent != nil:
 		err = c.finishSpent(e, o)
-	} else {
+	case c.used.Key != "":
+		err = c.gateway.cfg.Recorder.FinishUsing(context.WithoutCancel(c.ctx), c.used, c.answerToKeep(e, o, true), e)
+	default:
 		err = c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.ctx), e)
 	}
 	if err != nil {

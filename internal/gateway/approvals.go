@@ -80,11 +80,7 @@ func (c *call) waits(err error) bool {
 	if c.gateway.cfg.Approvals == nil || !isCode(err, counterfoil.ApprovalRequired) {
 		return false
 	}
-	switch c.message.name {
-	case "tools/call", "resources/read", "prompts/get":
-		return true
-	}
-	return false // a subscription is nothing that happens once
+	return c.counts()
 }
 
 func isCode(err error, code counterfoil.Code) bool {
@@ -117,7 +113,7 @@ func (c *call) guardedCall() (counterfoil.GuardedCall, error) {
 	g := counterfoil.GuardedCall{
 		RequestID: c.id, Caller: c.caller, Source: c.source, Tool: c.toolID(), Class: c.class, Fields: c.fields,
 		Held:  c.message.tasks && c.message.name == "tools/call" && eraOf(c.revision) == modern,
-		Words: c.message.words,
+		Words: c.message.words, Amounts: c.amounts(),
 	}
 	if c.def != nil {
 		g.ToolDigest = c.def.digest
@@ -151,15 +147,20 @@ func (c *call) repeats(g *counterfoil.GuardedCall) error {
 		return framed(counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s is no approval's id: %.64q", headerApproval, id))
 	}
 	g.Named = id
+	g.Key, err = c.idempotencyKey()
+	return err
+}
+
+// idempotencyKey reads the caller's; empty when there is none.
+func (c *call) idempotencyKey() (string, error) {
 	key, there, err := headerValue(c.r.Header, headerKey)
 	switch {
 	case err != nil:
-		return framed(err)
+		return "", framed(err)
 	case there && !isKey(key):
-		return framed(counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s is 1 to %d visible ASCII characters", headerKey, maxKey))
+		return "", framed(counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s is 1 to %d visible ASCII characters", headerKey, maxKey))
 	}
-	g.Key = key
-	return nil
+	return key, nil
 }
 
 const approvalPrefix = "apr_"
@@ -333,7 +334,7 @@ func (c *call) unapprovedBody(g *counterfoil.GuardedCall, why error) ([]byte, er
 // keep notes the answer of a call that may be repeated: the member that it is of
 // the JSON-RPC message, as the client gets it.
 func (c *call) keep(name string, value []byte) {
-	if !c.keeps || c.spent == nil {
+	if !c.keeps {
 		return
 	}
 	if c.kept, c.overlong = nil, len(value) > maxKept; c.overlong {
@@ -345,11 +346,17 @@ func (c *call) keep(name string, value []byte) {
 // storedAnswer is the answer that an earlier call got, and says that this one did
 // not run.
 func (c *call) storedAnswer(kept []byte, why error) ([]byte, error) {
-	m, err := members(kept)
+	object, err := json.Marshal(c.explain(why))
 	if err != nil {
 		return nil, err
 	}
-	object, err := json.Marshal(c.explain(why))
+	return c.keptAnswer(kept, metaRefusal, object)
+}
+
+// keptAnswer is an answer that was kept, in the form that it had, which says in _meta,
+// or in the data of an error, that it is of an earlier call.
+func (c *call) keptAnswer(kept []byte, name string, object []byte) ([]byte, error) {
+	m, err := members(kept)
 	if err != nil {
 		return nil, err
 	}
@@ -359,14 +366,14 @@ func (c *call) storedAnswer(kept []byte, why error) ([]byte, error) {
 			return nil, err
 		}
 		if inner["data"] == nil {
-			inner["data"] = jsontext.Value(join([]member{{metaRefusal, object}}))
+			inner["data"] = jsontext.Value(join([]member{{name, object}}))
 		}
 		if e, err = encodeObject(inner); err != nil {
 			return nil, err
 		}
 		return encodeRPC(c.message.id, "error", e), nil
 	}
-	result, err := withMeta(m["result"], metaRefusal, object)
+	result, err := withMeta(m["result"], name, object)
 	if err != nil {
 		return nil, err
 	}
@@ -409,17 +416,8 @@ func stateOf(o outcome) counterfoil.ApprovalState {
 func (c *call) finishSpent(e *ledger.Entry, o outcome) error {
 	state := stateOf(o)
 	e.Approval = ledger.Approval{ID: c.spent.Approval, State: string(state)}
-	if c.overlong {
-		e.Detail = map[string]any{"answer": "too large to be kept"}
-	}
-	if state == counterfoil.StateIndeterminate {
-		// Nobody knows how it ended: what came of it is no answer to go by.
-		c.kept = nil
-	} else if c.kept == nil && c.r == nil && !c.overlong && o.code != "" {
-		// Nobody waits for the answer of a held call; it is asked for later.
-		c.kept = append(appendMember([]byte{'{'}, "result", c.refusedContent(c.toolName(), c.faultOf(o.code))), '}')
-	}
-	return c.gateway.cfg.Approvals.Finish(context.WithoutCancel(c.ctx), c.spent.Approval, state, c.kept, e)
+	kept := c.answerToKeep(e, o, c.r == nil) // nobody waits for the answer of a held call; it is asked for later
+	return c.gateway.cfg.Approvals.Finish(context.WithoutCancel(c.ctx), c.spent.Approval, state, kept, e)
 }
 
 // faultOf is an error under a code that says what the code means.

@@ -152,7 +152,7 @@ func TestRepeatingHasThreeWays(t *testing.T) {
 			t.Parallel()
 			o, a := newOffice(t, nil, nil)
 			other := o.clerk("payroll")
-			other.task = "task_other"
+			other.begin(func(t *counterfoil.Task) { t.Deadline = t.Opened.Add(3 * time.Hour) })
 			id := wantHeld(t, a.call2026("pay", pay100, tc.first("")), counterfoil.ApprovalRequired).ID
 			o.approve(id)
 			wantDone(t, a.call2026("pay", pay100, tc.first("")))
@@ -214,7 +214,7 @@ func TestPendingCallsCoalesceByDigestAndKey(t *testing.T) {
 	r := a.call2026("pay", `{"amount":1}`, keyed("k-1"))
 	wantDenied(t, r, counterfoil.IdempotencyMismatch)
 	task := o.clerk("payroll")
-	task.task = "task_1"
+	task.begin(nil)
 	if other := wantHeld(t, task.call2026("pay", pay100, nil), counterfoil.ApprovalRequired); other.ID == none.ID {
 		t.Error("another task shares the approval")
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,8 @@ const admitCallers = 64
 //	           entry, the answer: admission alone
 //	forwarded  the same and building the upstream request, reading its answer and
 //	           the second durable entry; the upstream costs nothing
+//	task       forwarded, in a task that counts calls, below another one
+//	keyed      forwarded, with an Idempotency-Key of its own
 func BenchmarkAdmit(b *testing.B) {
 	message := make([]byte, 600)
 	raw := rawVerifications(b, message)
@@ -45,8 +48,26 @@ func BenchmarkAdmit(b *testing.B) {
 			b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op")
 		})
 	}
-	b.Run("refused", func(b *testing.B) { benchmarkAdmit(b, "wipe", counterfoil.ClassForbidden, raw["ES256"]) })
-	b.Run("forwarded", func(b *testing.B) { benchmarkAdmit(b, "get_balance", "", raw["ES256"]) })
+	b.Run("refused", func(b *testing.B) { benchmarkAdmit(b, "wipe", counterfoil.ClassForbidden, raw["ES256"], plain) })
+	b.Run("forwarded", func(b *testing.B) { benchmarkAdmit(b, "get_balance", "", raw["ES256"], plain) })
+	b.Run("task", func(b *testing.B) { benchmarkAdmit(b, "get_balance", "", raw["ES256"], inTasks) })
+	b.Run("keyed", func(b *testing.B) {
+		n := 0
+		benchmarkAdmit(b, "get_balance", "", raw["ES256"], func(*actor) func(*http.Request) {
+			return func(r *http.Request) { n++; r.Header.Set("Idempotency-Key", strconv.Itoa(n)) }
+		})
+	})
+}
+
+// What is special about an actor of a benchmark, and about its requests.
+func plain(*actor) func(*http.Request) { return func(*http.Request) {} }
+
+func inTasks(a *actor) func(*http.Request) {
+	parent := a.begin(func(t *counterfoil.Task) { t.MaxCalls = 1 << 40 })
+	a.begin(under(parent, func(t *counterfoil.Task) {
+		t.Tools, t.MaxCalls = []counterfoil.ToolID{bankTool("get_balance"), bankTool("region")}, 1<<40
+	}))
+	return func(*http.Request) {}
 }
 
 func rawVerifications(b *testing.B, message []byte) map[string]func() {
@@ -108,12 +129,13 @@ func (i instant) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-func benchmarkAdmit(b *testing.B, tool string, want counterfoil.Code, raw func()) {
+func benchmarkAdmit(b *testing.B, tool string, want counterfoil.Code, raw func(), special func(*actor) func(*http.Request)) {
 	w := newWorld(b, sdkServer(true, true), func(_ *counterfoil.Registry, c *gateway.Config) {
 		c.Transport = instant{&http.Transport{}}
 		c.Rate = 1e9 // the clock stands still
 	})
 	a := w.actor("payroll")
+	change := special(a)
 	token := a.token(nil)
 	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `","arguments":{"account":"operating"},` + meta2026 + `}}`
 	request := func() *http.Request {
@@ -125,6 +147,7 @@ func benchmarkAdmit(b *testing.B, tool string, want counterfoil.Code, raw func()
 			r.Header.Set(k, v)
 		}
 		r.RemoteAddr = "127.0.0.1:40000" // a network of the grant
+		change(r)
 		return r
 	}
 	first := httptest.NewRecorder()

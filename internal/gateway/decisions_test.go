@@ -85,7 +85,7 @@ func TestStructuredContentIsLeftOutWhereThereIsAnOutputSchema(t *testing.T) {
 func TestTheRowAnswersWhoDidWhat(t *testing.T) {
 	t.Parallel()
 	w, a := bankWorld(t)
-	a.task = "tsk_1"
+	task := a.begin(nil)
 	wantDone(t, a.post(toolCall("get_balance", `{"account":"a"}`), nil))
 	kinds := make([]string, 0, 3)
 	for _, e := range w.log.all() {
@@ -97,7 +97,7 @@ func TestTheRowAnswersWhoDidWhat(t *testing.T) {
 	d, f := w.log.all()[1], w.log.all()[2]
 	switch {
 	case d.Agent != "payroll", d.Owner != "ana", d.Instance != a.instance, d.JKT != a.signer.Public().Thumbprint(), d.Binding != "dpop",
-		d.TokenJTI == "", d.Proof == "", d.Epoch != a.epoch, d.Task != "tsk_1", d.Resource != "bank", d.Tool != "bank/get_balance", d.ToolDigest == "",
+		d.TokenJTI == "", d.Proof == "", d.Epoch != a.epoch, d.Task != task, d.Resource != "bank", d.Tool != "bank/get_balance", d.ToolDigest == "",
 		d.Class != "read", d.Tier != "routine", len(d.Scope) == 0, d.PolicyDigest == "", d.Decision != ledger.Allow, d.Code != "",
 		d.Source.Address == "", d.Source.Environment != "prod", d.OnBehalfOf != "":
 		t.Errorf("the decision's row is %+v", d)

@@ -19,6 +19,13 @@
 //   - A call above routine goes on only with an approval of exactly that call,
 //     which is used up in the commit of its decision. Nobody is asked about a call
 //     that would be refused anyway, and no request is held open for a person.
+//   - A call in a task is covered by that task and by each above it, and counted
+//     against all of them in the commit of its decision.
+//   - A call with an Idempotency-Key is made once: a repeat gets the answer that there
+//     was, and where nobody knows one, that.
+//   - A caller that is revoked has no open stream: they are cut as the revocation is
+//     heard of, and by a look now and then should it not be heard. Once they are gone
+//     the log says so (revocation.enforced), and not before.
 //   - Lists show what the caller may call, and a tool whose definition is not
 //     the pinned one is neither shown nor called.
 //

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 )
@@ -17,3 +18,6 @@ func (g *Gateway) ServeAs(w http.ResponseWriter, r *http.Request, caller counter
 	c.caller = caller
 	c.post()
 }
+
+// LookEvery sets how long it is between two looks at an open stream's caller.
+func (g *Gateway) LookEvery(d time.Duration) { g.look = d }

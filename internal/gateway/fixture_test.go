@@ -25,6 +25,7 @@ import (
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/policy"
 	"github.com/counterfoil/counterfoil/internal/testkit"
+	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
 
@@ -118,6 +119,7 @@ type actor struct {
 
 	instance string
 	epoch    int64
+	sent     string // id of its last token; guarded by w.mu
 }
 
 type keys map[string]credential.PublicKey
@@ -168,20 +170,20 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 		t: t, clock: testkit.NewClock(start), upstream: &upstream{next: h}, issuer: testkit.Signer(t, credential.ES256),
 		client: &http.Client{Transport: &http.Transport{}}, early: map[counterfoil.Code]int{},
 	}
-	w.log, w.verifier = openLog(t, w.clock.Now)
 	up := httptest.NewServer(w.upstream)
 	t.Cleanup(up.Close)
 	w.registry = bankRegistry(up.URL + "/mcp")
 
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.gateway.ServeHTTP(rw, r) }))
 	w.url = "http://" + front.Listener.Addr().String()
+	w.log, w.verifier = openLog(t, w.clock.Now, w.url)
 	pub := w.issuer.Public()
 	cfg := gateway.Config{
 		PublicURL: w.url,
 		Verifier: &resource.Verifier{
 			Issuer: issuer, Keys: keys{pub.Thumbprint(): pub}, Replay: resource.NewMemoryReplay(w.clock.Now), Revocation: w.log, Now: w.clock.Now,
 		},
-		Recorder: w.log, Revocation: w.log, Pins: w.log,
+		Recorder: w.log, Revocation: w.log, Pins: w.log, Tasks: w.log,
 		Policy: func() (*policy.Set, *counterfoil.Registry) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -256,11 +258,37 @@ func (w *world) actor(name string) *actor {
 	return a
 }
 
+// begin opens a task of the actor's, which its tokens are for from here on.
+func (a *actor) begin(change func(*counterfoil.Task)) string {
+	a.w.t.Helper()
+	now := a.w.clock.Now()
+	task := counterfoil.Task{
+		ID: counterfoil.NewID("tsk_"), Agent: a.name, Opener: a.name, Instance: a.instance, Purpose: "what is to be done", Opened: now, Deadline: now.Add(time.Hour),
+	}
+	if change != nil {
+		change(&task)
+	}
+	live := counterfoil.Live{Agent: a.name, Instance: a.instance, Epoch: a.epoch}
+	if err := a.w.log.OpenTask(a.w.t.Context(), task, live, &ledger.Entry{Kind: ledger.TaskOpened, Agent: a.name, Task: task.ID}); err != nil {
+		a.w.t.Fatal(err)
+	}
+	a.task = task.ID
+	return task.ID
+}
+
+// close ends a task.
+func (w *world) close(task string) {
+	if _, err := w.log.CloseTask(context.WithoutCancel(w.t.Context()), task, counterfoil.TaskCompleted, "done", &ledger.Entry{Kind: ledger.TaskClosed, Task: task}); err != nil {
+		w.t.Error(err)
+	}
+}
+
 func (a *actor) token(change func(*credential.TokenClaims)) string {
 	a.w.t.Helper()
 	a.w.mu.Lock()
 	a.w.tokens++
 	id := fmt.Sprintf("tok_%d", a.w.tokens)
+	a.sent = id
 	a.w.mu.Unlock()
 	now := a.w.clock.Now()
 	c := credential.TokenClaims{

@@ -212,7 +212,7 @@ func TestAPinThatComesSecondIsComparedWithTheFirst(t *testing.T) {
 // pinned in between.
 func TestTheStoreKeepsTheFirstPin(t *testing.T) {
 	t.Parallel()
-	log, _ := openLog(t, func() time.Time { return start })
+	log, _ := openLog(t, func() time.Time { return start }, issuer)
 	first := func(digest string) error {
 		return log.PinTool(t.Context(), "bank", "pay", digest, counterfoil.PinFirstSight, &ledger.Entry{Kind: ledger.ToolPinned, Tool: "bank/pay", ToolDigest: digest})
 	}

@@ -202,8 +202,8 @@ func (c *call) rejected(reply *reply) (write func(), o outcome) {
 		}
 	}
 	err := fmt.Errorf("the upstream answered with status %d", reply.StatusCode)
-	if reply.StatusCode/100 == 2 || c.spent != nil && reply.StatusCode >= 500 {
-		// Of a call that people allowed, an upstream that broke, or a proxy that
+	if reply.StatusCode/100 == 2 || c.outlasts() && reply.StatusCode >= 500 {
+		// Of a call that must not run twice, an upstream that broke, or a proxy that
 		// lost it, has not said that it did nothing.
 		o, err := c.brokenAnswer(err)
 		return func() { c.failUpstream(err) }, o

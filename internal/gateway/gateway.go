@@ -32,6 +32,18 @@ type Recorder interface {
 	// decision ends once.
 	Finish(ctx context.Context, e *ledger.Entry) error
 
+	// DecideUsing is Decide for a call that uses something up, all of it with the entry
+	// or nothing: a call of its task and of those above it, of their limits, and its
+	// Idempotency-Key. It refuses where a task is not open or past its deadline
+	// (task_closed), where a limit has no room or nothing to sum (limit_exceeded), and
+	// where the key was used for another call (idempotency_mismatch). For a call that
+	// was decided with this key before it returns a *counterfoil.Earlier.
+	DecideUsing(ctx context.Context, use counterfoil.CallUse, e *ledger.Entry, payload []byte) error
+
+	// FinishUsing is Finish, and keeps the result for whoever repeats the call with
+	// its key; nil keeps none.
+	FinishUsing(ctx context.Context, use counterfoil.CallUse, result []byte, e *ledger.Entry) error
+
 	// Append records an entry that has no effect beside itself.
 	Append(ctx context.Context, e *ledger.Entry) error
 }
@@ -90,6 +102,15 @@ type Config struct {
 	// every such call is refused (approval_required), and there is nobody to ask.
 	Approvals Approvals
 
+	// Tasks are the open tasks. Optional: without them every call in a task is refused
+	// (task_closed).
+	Tasks Tasks
+
+	// Feed tells at once what is revoked: see Run. Optional: without it the open streams
+	// of a caller that is revoked are found by looking at them now and then, and nobody
+	// records that they are gone.
+	Feed Feed
+
 	// ManagementURL is where people log in, without a slash at the end. Optional:
 	// without it no client is asked to send its user there.
 	ManagementURL string
@@ -122,6 +143,9 @@ type Gateway struct {
 	catalogs sync.Map // of *catalog, by the resource's name: the one of its present upstream
 	draining atomic.Bool
 	held     heldCalls
+	streams  openStreams
+	look     time.Duration // between two looks at an open stream's caller
+	begun    int64         // the newest entry when the gateway was made, as far as it knows
 }
 
 // New makes a gateway.
@@ -166,7 +190,12 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	begun := int64(0)
+	if cfg.View != nil {
+		begun = cfg.View().Seq
+	}
 	return &Gateway{
+		look: lookInterval, begun: begun,
 		cfg: cfg, origin: u.Scheme + "://" + u.Host, host: u.Host, route: u.Path + counterfoil.ResourcePath, sealer: sealer, rates: newRates(cfg.Rate),
 		held: heldCalls{ctx: held, cancel: cancel, draining: make(chan struct{}), room: make(chan struct{}, maxHeld)},
 	}, nil
@@ -223,8 +252,12 @@ type call struct {
 	judged    bool              // the arguments had a part in the decision
 	fields    map[string]string // see policy.Decision
 	def       *seen             // of the tool that is called
+	sums      bool              // a limit of the task sums a field of it
 	decided   *ledger.Entry     // once the decision is durable
 	decidedAt time.Time
+
+	used    counterfoil.CallUse  // with the decision: see recordUsing
+	earlier *counterfoil.Earlier // the call that this one repeats, whose answer it gets
 
 	// Of a call that a person has to allow: see approve.
 	mark     *mark                 // what our own requestState says, if the client brought one

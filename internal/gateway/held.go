@@ -94,9 +94,19 @@ func (h *heldCalls) drain() {
 }
 
 // Run makes held calls as they are approved, those too that were approved before
-// the gateway started, until ctx or Drain ends it. Calls that it began go on: see
-// Wait.
+// the gateway started, until ctx or Drain ends that; calls that it began go on: see
+// Wait. And until ctx ends it follows what is revoked: it cuts the streams of a caller
+// that is, and records what has no effect any more.
 func (g *Gateway) Run(ctx context.Context) {
+	var following sync.WaitGroup
+	if g.cfg.Feed != nil {
+		following.Go(func() { g.follow(ctx) })
+	}
+	g.makeHeldCalls(ctx)
+	following.Wait()
+}
+
+func (g *Gateway) makeHeldCalls(ctx context.Context) {
 	if g.cfg.Approvals == nil {
 		return
 	}

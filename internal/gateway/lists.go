@@ -49,7 +49,7 @@ func (c *call) filter(method string, m map[string]jsontext.Value) error {
 		}
 		return nil
 	}
-	callable := c.policy.Callable(c.caller, c.resource.Name)
+	callable := c.coveredByTask(c.policy.Callable(c.caller, c.resource.Name))
 	switch method {
 	case "tools/list":
 		return c.filterTools(m, callable)

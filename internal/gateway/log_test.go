@@ -34,10 +34,12 @@ type log struct {
 
 const origin = "localhost:8420/ledger"
 
-func openLog(t testing.TB, now func() time.Time) (*log, note.Verifier) {
+func openLog(t testing.TB, now func() time.Time, issuer string) (*log, note.Verifier) {
 	t.Helper()
 	signer, verifier := testkit.LogKey(t, origin)
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{Now: now, Origin: origin, Signer: signer, Verifier: verifier, Begin: true})
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "store.db"), store.Options{
+		Now: now, Origin: origin, Issuer: issuer, Signer: signer, Verifier: verifier, Begin: true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +115,24 @@ func (l *log) Decide(ctx context.Context, e *ledger.Entry, payload []byte) error
 	return err
 }
 
+func (l *log) DecideUsing(ctx context.Context, use counterfoil.CallUse, e *ledger.Entry, payload []byte) error {
+	if err := l.fault(); err != nil {
+		return err
+	}
+	err := l.Store.DecideUsing(ctx, use, e, payload)
+	if err == nil && l.decided != nil {
+		l.decided(e)
+	}
+	return err
+}
+
+func (l *log) FinishUsing(ctx context.Context, use counterfoil.CallUse, result []byte, e *ledger.Entry) error {
+	if err := l.fault(); err != nil {
+		return err
+	}
+	return l.Store.FinishUsing(ctx, use, result, e)
+}
+
 func (l *log) Finish(ctx context.Context, e *ledger.Entry) error {
 	if err := l.fault(); err != nil {
 		return err
@@ -125,6 +145,16 @@ func (l *log) breakDown(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.broken = err
+}
+
+// revokeTarget takes from a target all that it has, and returns the index of the entry.
+func (l *log) revokeTarget(kind counterfoil.TargetKind, id string) int64 {
+	e := &ledger.Entry{Kind: ledger.Revoked, Actor: "uid:0"}
+	_, news, err := l.Revoke(context.Background(), counterfoil.Revocation{Target: counterfoil.Target{Kind: kind, ID: id}, Reason: "test"}, e)
+	if err != nil || !news {
+		l.t.Errorf("revoking %s %s: %v, %v", kind, id, news, err)
+	}
+	return e.Index
 }
 
 // revoke ends an agent.

@@ -257,7 +257,7 @@ func TestSessionsBelongToAgentTaskAndResource(t *testing.T) {
 	}
 
 	task := w.actor("payroll")
-	task.task = "tsk_1"
+	task.begin(nil)
 	flipped := []byte(id)
 	flipped[len(flipped)/2] ^= 1
 	for name, r := range map[string]reply{

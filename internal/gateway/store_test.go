@@ -18,6 +18,8 @@ var (
 	_ gateway.Recorder    = (*store.Store)(nil)
 	_ resource.Revocation = (*store.Store)(nil)
 	_ gateway.Pins        = (*store.Store)(nil)
+	_ gateway.Tasks       = (*store.Store)(nil)
+	_ gateway.Feed        = (*store.Store)(nil)
 )
 
 // TestAgainstTheStore reads the whole log as an auditor does: it verifies with

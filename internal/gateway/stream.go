@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// lookInterval is how often an open stream's caller is looked at when
-	// nothing flows: a revoked agent's stream is cut well within a second.
+	// lookInterval is how often an open stream's caller is looked at when nothing
+	// flows and no Feed says that there is something to look for: it is the second
+	// net, so that whatever becomes of the first a revoked agent's stream is cut well
+	// within a second.
 	lookInterval = 250 * time.Millisecond
 
 	// writeLimit is how long a client may take to read one event.
@@ -26,42 +28,98 @@ var (
 	errGone     = errors.New("the client is gone")
 )
 
-// A watch looks at an open stream's caller now and then and ends the stream
-// when it is revoked.
+// A watch looks at an open stream's caller, when something may have been revoked and
+// now and then, and ends the stream when the caller is.
 type watch struct {
 	call    *call
 	endless bool // ends with the server
 	cancel  context.CancelCauseFunc
+	gone    chan struct{} // closed when nothing is written to the client any more
 
-	mu    sync.Mutex  // guards what follows: a look can come before watch returns
-	timer *time.Timer // nil once it is stopped
+	mu    sync.Mutex    // guards what follows: a look can come before watch returns
+	timer *time.Timer   // nil once it is stopped
+	out   *streamWriter // nil while there is none
+	why   error         // why it was cut; nil while it is not
 }
 
+// watch begins to look at the caller. It is among the open streams before its first
+// look: what is revoked before that is seen by this look, and after it by whoever goes
+// through them.
 func (c *call) watch(reply *reply, endless bool) *watch {
-	w := &watch{call: c, endless: endless, cancel: reply.cancel}
+	w := &watch{call: c, endless: endless, cancel: reply.cancel, gone: make(chan struct{})}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(lookInterval, w.look)
+	w.timer = time.AfterFunc(c.gateway.look, w.look)
+	w.mu.Unlock()
+	c.gateway.streams.add(w)
+	w.look()
 	return w
 }
 
-// look runs in a goroutine of the timer's, out of reach of the recover that
-// guards requests: a panic in it cuts its own stream and not all of them.
+// look runs in goroutines of others, out of reach of the recover that guards requests: a
+// panic in it cuts its own stream and not all of them.
 func (w *watch) look() {
 	defer func() {
 		if p := recover(); p != nil {
-			w.cancel(w.call.gateway.panicked("looking at a stream's caller", p))
+			w.cut(w.call.gateway.panicked("looking at a stream's caller", p))
 		}
 	}()
 	if err := w.err(); err != nil {
-		w.cancel(err)
+		w.cut(err)
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer != nil {
-		w.timer.Reset(lookInterval)
+		w.timer.Reset(w.call.gateway.look)
 	}
+}
+
+// cut ends the stream: the upstream's side, and a client that does not read. Whatever is
+// being written to it fails, and nothing more is.
+func (w *watch) cut(why error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil || w.why != nil {
+		return
+	}
+	w.why = why
+	w.cancel(why)
+	if errors.Is(why, errDraining) {
+		return // what was written may still be read
+	}
+	w.call.gateway.streams.countCut()
+	if w.out != nil {
+		_ = w.out.control.SetWriteDeadline(longAgo) // a writer without deadlines is bounded by its server
+	}
+}
+
+// longAgo is a deadline that is over.
+var longAgo = time.Unix(1, 0)
+
+// isCut reports whether the stream is cut, and so is going.
+func (w *watch) isCut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.why != nil
+}
+
+// limit sets until when what is written has to be read, unless the stream is cut.
+func (w *watch) limit(out *streamWriter, deadline time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.why != nil {
+		return w.why
+	}
+	w.out = out
+	return out.limit(deadline)
+}
+
+// written lifts the deadline: the connection may serve other requests.
+func (w *watch) written(out *streamWriter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = nil
+	_ = out.limit(time.Time{}) // on a connection that is gone there is nothing to lift
 }
 
 // err says why the stream must end now, or nil.
@@ -73,10 +131,12 @@ func (w *watch) err() error {
 }
 
 func (w *watch) stop() {
+	w.call.gateway.streams.remove(w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timer.Stop()
 	w.timer = nil
+	close(w.gone)
 }
 
 // stream passes a stream on, event by event, and returns how the call ended.
@@ -88,15 +148,15 @@ func (c *call) stream(reply *reply) outcome {
 	}
 	watch := c.watch(reply, endless)
 	defer watch.stop()
-	if c.spent != nil && c.r != nil {
-		// What people allowed is not broken off because its client went away: the
-		// answer is waited for as that of a held call would be.
+	if c.outlasts() && c.r != nil {
+		// What somebody may ask for again is not broken off because its client went
+		// away: the answer is waited for as that of a held call would be.
 		gone := context.AfterFunc(c.r.Context(), func() { reply.limited(c.gateway.cfg.UpstreamTimeout) })
 		defer gone()
 	}
 
-	out := c.beginStream()
-	defer out.end()
+	out := c.beginStream(watch)
+	defer watch.written(out)
 	events := newEventReader(reply.Body, int(c.gateway.cfg.MaxAnswer))
 	for {
 		ev, err := events.next()
@@ -114,8 +174,13 @@ func (c *call) stream(reply *reply) outcome {
 			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "err", err)
 			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
 		}
-		if err := out.write(&ev); err != nil && c.spent == nil {
-			return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+		if err := out.write(&ev); err != nil {
+			if watch.isCut() {
+				return c.cut(reply, err)
+			}
+			if !c.outlasts() {
+				return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+			}
 		}
 		if last {
 			return o
@@ -211,15 +276,16 @@ func (c *call) bindEvent(ev *event) {
 type streamWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	watch   *watch
 	buf     []byte
 }
 
-func (c *call) beginStream() *streamWriter {
+func (c *call) beginStream(watch *watch) *streamWriter {
 	h := c.w.Header()
 	h.Set("Content-Type", typeStream)
 	h.Set("X-Accel-Buffering", "no") // a proxy in front must not collect events
 	c.w.WriteHeader(http.StatusOK)
-	s := &streamWriter{w: c.w, control: http.NewResponseController(c.w)}
+	s := &streamWriter{w: c.w, control: http.NewResponseController(c.w), watch: watch}
 	if err := s.control.Flush(); err != nil {
 		c.gateway.cfg.Log.Debug("beginning a stream", "request_id", c.id, "err", err) // the first event will say it
 	}
@@ -230,7 +296,7 @@ func (s *streamWriter) write(ev *event) error {
 	s.buf = ev.append(s.buf[:0])
 	// A deadline of the connection, which knows the machine's clock alone. A
 	// writer that has none is bounded by its server.
-	if err := s.limit(time.Now().Add(writeLimit)); err != nil {
+	if err := s.watch.limit(s, time.Now().Add(writeLimit)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write(s.buf); err != nil {
@@ -248,10 +314,6 @@ func (s *streamWriter) limit(deadline time.Time) error {
 	}
 	return nil
 }
-
-// end lifts the deadline: the connection may serve other requests. On a
-// connection that is gone there is nothing to lift.
-func (s *streamWriter) end() { _ = s.limit(time.Time{}) }
 
 // listen answers GET: the stream on which a session's server speaks by itself,
 // or an earlier stream that is resumed (MCP 2025-11-25, Transports).

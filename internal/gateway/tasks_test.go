@@ -329,7 +329,7 @@ func TestTasksAreTheirOwnersAlone(t *testing.T) {
 	id := a.ask("pay", pay100, nil).Result.TaskID
 	plain := wantHeld(t, a.call2026(resetTool, `{}`, nil), counterfoil.ApprovalRequired).ID
 	inTask := o.clerk("payroll")
-	inTask.task = "task_1"
+	inTask.begin(nil)
 	other := o.actor("other")
 	for name, who := range map[string]*actor{"another agent": other, "another task": inTask} {
 		for _, verb := range []string{"get", "cancel", "update"} {

@@ -25,18 +25,18 @@ func TestAWatchLooksUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		live := &looks{}
-		c := &call{gateway: &Gateway{cfg: Config{Revocation: live}}, r: httptest.NewRequest("GET", "/r/bank", nil)}
+		c := &call{gateway: &Gateway{cfg: Config{Revocation: live}, look: lookInterval}, r: httptest.NewRequest("GET", "/r/bank", nil)}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		w := c.watch(&reply{ctx: ctx, cancel: cancel}, false)
 		<-time.After(10*lookInterval + lookInterval/2) // synctest's time
 		synctest.Wait()
-		if got := live.n.Load(); got != 10 || context.Cause(ctx) != nil {
+		if got := live.n.Load(); got != 11 || context.Cause(ctx) != nil {
 			t.Errorf("it looked %d times, %v", got, context.Cause(ctx))
 		}
 		w.stop()
 		<-time.After(10 * lookInterval) // synctest's time
 		synctest.Wait()
-		if got := live.n.Load(); got != 10 {
+		if got := live.n.Load(); got != 11 {
 			t.Errorf("it looked %d times", got)
 		}
 	})
