@@ -13,10 +13,12 @@ import (
 )
 
 // deciders returns the people who decide changes of who may approve.
-func (e *Engine) deciders(reg *counterfoil.Registry) []string {
+func (e *Engine) deciders(reg crowd) []string {
 	var out []string
 	for _, p := range reg.Members(reg.ChangeGroups()) {
-		out = append(out, p.Name)
+		if !reg.suspended(p) {
+			out = append(out, p.Name)
+		}
 	}
 	return out
 }

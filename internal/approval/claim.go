@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -16,14 +17,17 @@ type claim struct {
 	counterfoil.GuardedCall
 	digest string
 	now    time.Time
-	reg    *counterfoil.Registry
+	reg    crowd
 	of     string // the revision of reg
 	class  *counterfoil.Class
 	agent  *counterfoil.Agent
+
+	tasks   []counterfoil.Task // the caller's, and those above it; none where the call is of no task
+	openers []string           // owners of the agents that opened these, without the agent's own
 }
 
 func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
-	reg, revision := e.store.Registry()
+	reg, revision := e.crowd()
 	cl := &claim{
 		GuardedCall: c, digest: counterfoil.CallDigest(c.Call), now: e.now(), reg: reg, of: revision,
 		class: reg.Classes[c.Class], agent: reg.Agents[c.Caller.Agent],
@@ -33,13 +37,60 @@ func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
 		return nil, counterfoil.Refuse(counterfoil.ClassForbidden, "the class of %s never runs", c.Tool)
 	case cl.agent == nil:
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the agent is not declared any more")
-	case classOf(reg, c.Tool) != c.Class:
+	case classOf(reg.Registry, c.Tool) != c.Class:
 		// What decided on the call has not heard yet of what is declared.
 		return nil, counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", c.Tool)
 	case cl.class.Tier == counterfoil.Routine || len(c.Call) == 0 || c.Caller.Agent == "" || c.Tool.Tool == "":
 		return nil, fmt.Errorf("claiming an approval for %s of tier %s: nobody is asked for that", c.Tool, cl.class.Tier)
 	}
-	return cl, nil
+	if status, _ := e.store.ResourceStatus(c.Tool.Resource); status != counterfoil.Active {
+		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the resource %s is suspended", c.Tool.Resource)
+	}
+	return cl, cl.inTask(e.store)
+}
+
+// inTask finds the task that the call is of, and those above it: a call of a task that
+// is not open, or past its deadline, is refused, whatever people said.
+func (cl *claim) inTask(standing Standing) error {
+	var err error
+	if cl.tasks, err = liveTasks(standing, cl.Caller.Task, cl.Caller.Agent, cl.now); err != nil {
+		return err
+	}
+	for i := range cl.tasks {
+		opener := cl.reg.Agents[cl.tasks[i].Opener]
+		if opener == nil {
+			return counterfoil.Refuse(counterfoil.TaskClosed, "the agent that opened the task is not declared any more")
+		}
+		if opener.Owner != cl.agent.Owner && !slices.Contains(cl.openers, opener.Owner) {
+			cl.openers = append(cl.openers, opener.Owner)
+		}
+	}
+	slices.Sort(cl.openers)
+	return nil
+}
+
+// liveTasks returns a task of an agent's and those above it, all of which have to be
+// open and in time; none for no task.
+func liveTasks(standing Standing, id, agent string, now time.Time) ([]counterfoil.Task, error) {
+	var out []counterfoil.Task
+	for ; id != ""; id = out[len(out)-1].Parent {
+		t, ok := standing.LiveTask(id)
+		if !ok || !t.Live(now) || len(out) == 0 && t.Agent != agent || len(out) == counterfoil.MaxTaskDepth {
+			return nil, counterfoil.Refuse(counterfoil.TaskClosed, "the task is completed, cancelled, expired or unknown")
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// earliest cuts a time to the deadlines of tasks: nothing of a task outlives it.
+func earliest(at time.Time, tasks []counterfoil.Task) time.Time {
+	for i := range tasks {
+		if tasks[i].Deadline.Before(at) {
+			at = tasks[i].Deadline
+		}
+	}
+	return millis(at)
 }
 
 // classOf is the class of a tool that is declared; empty for any other.
@@ -358,11 +409,11 @@ func (e *Engine) newApproval(cl *claim, earlier string) (counterfoil.Approval, *
 	}
 	a := counterfoil.Approval{
 		ID: counterfoil.NewID("apr_"), State: counterfoil.StatePending, Kind: counterfoil.ApprovalOfCall,
-		Owner: cl.agent.Owner, Caller: cl.Caller, RequestID: cl.RequestID, Source: cl.Source,
+		Owner: cl.agent.Owner, Openers: cl.openers, Caller: cl.Caller, RequestID: cl.RequestID, Source: cl.Source,
 		Tool: cl.Tool, ToolDigest: cl.ToolDigest, Class: cl.class.Name, Rule: counterfoil.RuleOf(cl.class),
 		Fields: cl.Fields, Key: cl.Key, Held: cl.Held,
 		CallDigest: cl.digest, Call: cl.Call, Earlier: earlier,
-		Created: cl.now, Expires: millis(cl.now.Add(window)),
+		Created: cl.now, Expires: earliest(cl.now.Add(window), cl.tasks),
 	}
 	entry, err := e.complete(&a, cl.class, cl.render(earlier))
 	return a, entry, err
@@ -385,6 +436,9 @@ func (e *Engine) complete(a *counterfoil.Approval, class *counterfoil.Class, r R
 	entry.Detail = map[string]any{
 		"approval_digest": a.Digest, "class_digest": s.ClassDigest, "template_digest": s.TemplateDigest, "kind": a.Kind,
 		"rule": a.Rule, "required": a.Rule.Required, "expires": s.Expires,
+	}
+	if len(a.Openers) > 0 {
+		entry.Detail["openers"] = a.Openers // whose signature does not count; offline, nothing else says so
 	}
 	return entry, nil
 }
@@ -503,8 +557,9 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 		return counterfoil.Spending{}, err
 	}
 	s := counterfoil.Spending{
-		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Use: counterfoil.CallUse{Task: cl.Caller.Task, Class: cl.Class}, Takings: takes, Revision: cl.of,
+		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Takings: takes, Revision: cl.of,
 		Live: counterfoil.Live{Agent: cl.Caller.Agent, Instance: cl.Caller.Instance, Epoch: cl.Caller.Epoch},
+		Use:  counterfoil.CallUse{Task: cl.Caller.Task, Class: cl.Class, Amounts: amounts(&cl.GuardedCall), Agent: cl.Caller.Agent},
 	}
 	for i := range a.Signatures {
 		s.Signers = append(s.Signers, a.Signatures[i].Person)
@@ -521,6 +576,9 @@ func (e *Engine) close(ctx context.Context, a *counterfoil.Approval, to counterf
 		return err
 	}
 	a.State, a.Reason, a.Closed = to, reason, e.now()
+	if to == counterfoil.StateRevoked {
+		e.told.add(a)
+	}
 	e.notify(ctx, EventClosed, a)
 	return nil
 }

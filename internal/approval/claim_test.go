@@ -212,7 +212,7 @@ func TestAChangedRecordDoesNotVerify(t *testing.T) {
 	pay := w.pay("100", "DE1")
 	id := w.ask(pay)
 	w.approve(id, "bo", "cy")
-	reg, _ := w.store.Registry()
+	reg, _ := w.crowd()
 	for name, change := range map[string]func(*counterfoil.Approval){
 		"":           func(*counterfoil.Approval) {},
 		"the digest": func(a *counterfoil.Approval) { a.Digest = "sha-256:" + strings.Repeat("A", 43) },
@@ -257,7 +257,7 @@ func TestASignersPasskeyIsLookedAtAgain(t *testing.T) {
 	w.enrol("bo", "cy")
 	id := w.ask(w.pay("100", "DE1"))
 	w.approve(id, "bo", "cy")
-	reg, _ := w.store.Registry()
+	reg, _ := w.crowd()
 	a := w.approval(id)
 	for name, change := range map[string]func(*counterfoil.Passkey){
 		"":               func(*counterfoil.Passkey) {},
@@ -301,7 +301,7 @@ func TestAnApprovalIsOfWhoAsked(t *testing.T) {
 	id := w.ask(pay)
 	w.approve(id, "bo", "cy")
 	for _, change := range []func(*counterfoil.Caller){
-		func(c *counterfoil.Caller) { c.Agent, c.Instance = "other", "ins_other" },
+		func(c *counterfoil.Caller) { c.Agent, c.Instance, c.Task = "other", "ins_other", "" },
 		func(c *counterfoil.Caller) { c.Task = "tsk_2" },
 	} {
 		c := pay
@@ -401,7 +401,7 @@ func TestWhichCallsAreOne(t *testing.T) {
 	other := w.ask(w.pay("100", "DE1", keyed("k2")))
 	task := w.ask(w.pay("100", "DE1", func(c *counterfoil.GuardedCall) { c.Caller.Task = "" }))
 	agent := w.ask(w.pay("100", "DE1", func(c *counterfoil.GuardedCall) {
-		c.Caller.Agent, c.Caller.Subject, c.Caller.Instance = "other", "other", "ins_other"
+		c.Caller.Agent, c.Caller.Subject, c.Caller.Instance, c.Caller.Task = "other", "other", "ins_other", ""
 	}))
 	seen := map[string]bool{id: true, keyedID: true, other: true, task: true, agent: true}
 	if len(seen) != 5 {
@@ -447,7 +447,7 @@ func TestSoManyArePending(t *testing.T) {
 	_, err = w.Claim(t.Context(), w.pay("1", "DE1")) // attaches
 	wantRefused(t, err, counterfoil.ApprovalPending)
 	w.ask(w.pay("500", "DE1", func(c *counterfoil.GuardedCall) {
-		c.Caller.Agent, c.Caller.Subject, c.Caller.Instance = "other", "other", "ins_other"
+		c.Caller.Agent, c.Caller.Subject, c.Caller.Instance, c.Caller.Task = "other", "other", "ins_other", ""
 	}))
 	w.clock.Advance(15 * time.Minute) // silence is a no
 	w.ask(w.pay("500", "DE1"))

@@ -157,14 +157,15 @@ func TestASuspendedAgent(t *testing.T) {
 	w.approve(id, "bo", "cy")
 	s, err := w.Claim(t.Context(), pay)
 	wantDone(t, err)
-	wantDone(t, w.store.Suspend(t.Context(), "payroll", &ledger.Entry{Kind: ledger.AgentSuspended, Agent: "payroll"}))
+	_, err = w.store.Suspend(t.Context(), "payroll", &ledger.Entry{Kind: ledger.AgentSuspended, Agent: "payroll"})
+	wantDone(t, err)
 	if _, err := w.spend(s, pay); err == nil {
 		t.Error("a suspended agent spends")
 	}
 	w.wantState(id, counterfoil.StateRevoked)
 	pay.Named = id
 	_, err = w.Claim(t.Context(), pay)
-	wantRefused(t, err, counterfoil.ApprovalRevoked)
+	wantRefused(t, err, counterfoil.TaskClosed)
 }
 
 // A class that never runs, none at all and one that needs nobody get no approval.

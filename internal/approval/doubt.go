@@ -15,7 +15,7 @@ import (
 // doubt verifies everything that an approved approval rests on once more, at the moment
 // when it is to be used, and returns why it does not hold; empty when it does. It
 // believes the record no more than its digests say and nobody's eligibility of before.
-func (e *Engine) doubt(ctx context.Context, reg *counterfoil.Registry, a *counterfoil.Approval) (why string, err error) {
+func (e *Engine) doubt(ctx context.Context, reg crowd, a *counterfoil.Approval) (why string, err error) {
 	if _, err := stated(a); err != nil {
 		return err.Error(), nil
 	}

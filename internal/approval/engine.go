@@ -53,6 +53,7 @@ type Engine struct {
 	enrolments *ceremonies[enrolCeremony]
 	signings   *ceremonies[signCeremony]
 	looks      *looks
+	told       *told
 
 	held     chan string
 	changes  chan string
@@ -86,6 +87,7 @@ func New(cfg Config) (*Engine, error) {
 		enrolments: newCeremonies[enrolCeremony](),
 		signings:   newCeremonies[signCeremony](),
 		looks:      newLooks(),
+		told:       newTold(millis(cfg.Now())),
 		held:       make(chan string, 1024),
 		changes:    make(chan string, 1024),
 	}, nil
@@ -140,6 +142,8 @@ type Notice struct {
 	Approval string `json:"approval,omitzero"`
 	State    string `json:"state,omitzero"`
 	Agent    string `json:"agent,omitzero"`
+	Task     string `json:"task,omitzero"`
+	Purpose  string `json:"purpose,omitzero"` // of the task, in the agent's words
 	Tool     string `json:"tool,omitzero"`
 	Class    string `json:"class,omitzero"`
 	Tier     string `json:"tier,omitzero"`

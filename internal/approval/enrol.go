@@ -33,9 +33,13 @@ func random(n int) []byte {
 // with reset, the passkeys that the person has end now and not when the code is used.
 func (e *Engine) MakeCode(ctx context.Context, person, actor string, reset bool) (counterfoil.Secret, counterfoil.PersonCode, error) {
 	var none counterfoil.PersonCode
-	reg, _ := e.store.Registry()
-	if reg.People[person] == nil {
+	reg, _ := e.crowd()
+	p := reg.People[person]
+	if p == nil {
 		return counterfoil.Secret{}, none, counterfoil.Refuse(counterfoil.ToolUnknown, "there is no person %q", person)
+	}
+	if reg.suspended(p) {
+		return counterfoil.Secret{}, none, counterfoil.Refuse(counterfoil.EnrolmentRefused, "%[1]s is suspended: counterfoil person resume %[1]s comes first", person)
 	}
 	keys, err := e.store.PasskeysOf(ctx, person)
 	if err != nil {
@@ -81,7 +85,7 @@ func active(keys []counterfoil.Passkey) []counterfoil.Passkey {
 }
 
 // code reads a code and finds what it is for. Whether it was never made, is spent or is
-// too old, the answer is one.
+// too old, and of somebody who is suspended, the answer is one.
 func (e *Engine) code(ctx context.Context, text string) (counterfoil.PersonCode, error) {
 	hash, err := counterfoil.ParseEnrolmentCode(text)
 	if err != nil {
@@ -91,8 +95,7 @@ func (e *Engine) code(ctx context.Context, text string) (counterfoil.PersonCode,
 	if err != nil {
 		return counterfoil.PersonCode{}, err
 	}
-	reg, _ := e.store.Registry()
-	if !ok || !e.now().Before(code.Expires) || reg.People[code.Person] == nil {
+	if !ok || !e.now().Before(code.Expires) || e.Suspended(code.Person) {
 		return counterfoil.PersonCode{}, refusedCode()
 	}
 	return code, nil
@@ -202,9 +205,8 @@ func (e *Engine) Login(ctx context.Context, credential []byte) (person string, p
 	if err != nil {
 		return "", nil, err
 	}
-	reg, _ := e.store.Registry()
 	// Nobody said who it is: the user handle does (WebAuthn Level 3, Section 7.2, step 6).
-	if !ok || k.Status != counterfoil.Active || reg.People[k.Person] == nil || len(in.handle) == 0 {
+	if !ok || k.Status != counterfoil.Active || e.Suspended(k.Person) || len(in.handle) == 0 {
 		return "", nil, refusedPasskey("the passkey is nobody's")
 	}
 	out, err := e.asserted(in, &k, c.challenge)

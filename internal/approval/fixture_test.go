@@ -74,7 +74,7 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 	}
 	w.open = func() *store.Store {
 		s, err := store.Open(context.Background(), "sqlite:"+filepath.Join(dir, "store.db"), store.Options{
-			Now: w.clock.Now, Origin: "gw.example/ledger", Signer: signer, Verifier: verifier, Begin: true,
+			Now: w.clock.Now, Origin: "gw.example/ledger", Signer: signer, Verifier: verifier, Begin: true, Issuer: testIssuer,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -114,8 +114,52 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 			t.Fatal(err)
 		}
 	}
+	// These outlive what tests do with the clock; a task of a test's own has its own time.
+	for _, id := range []string{"tsk_1", "tsk_2"} {
+		w.task(id, func(t *counterfoil.Task) { t.Deadline = t.Opened.Add(10 * 365 * 24 * time.Hour) })
+	}
 	w.start()
 	return w
+}
+
+// task opens a task of payroll's, for an hour.
+func (w *world) task(id string, change ...func(*counterfoil.Task)) {
+	w.t.Helper()
+	now := w.clock.Now()
+	task := counterfoil.Task{ID: id, Agent: "payroll", Opener: "payroll", Purpose: "the salaries of March", Opened: now, Deadline: now.Add(time.Hour)}
+	for _, c := range change {
+		c(&task)
+	}
+	live := counterfoil.Live{Agent: task.Opener, Instance: "ins_" + task.Opener, Epoch: w.store.AgentState(task.Opener).Epoch}
+	task.Instance = live.Instance
+	if err := w.store.OpenTask(w.t.Context(), task, live, &ledger.Entry{Kind: ledger.TaskOpened, Agent: task.Agent, Task: task.ID}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// revoke takes authority away, as the authority does.
+func (w *world) revoke(kind counterfoil.TargetKind, id string) counterfoil.Voided {
+	w.t.Helper()
+	e := &ledger.Entry{Kind: ledger.Revoked, Detail: map[string]any{"kind": string(kind), "id": id}}
+	v, news, err := w.store.Revoke(w.t.Context(), counterfoil.Revocation{Target: counterfoil.Target{Kind: kind, ID: id}, Reason: "test"}, e)
+	if err != nil || !news {
+		w.t.Fatalf("revoking %s %s: %t, %v", kind, id, news, err)
+	}
+	return v
+}
+
+// restore puts somebody or something back in force.
+func (w *world) restore(kind counterfoil.TargetKind, id string) {
+	w.t.Helper()
+	e := &ledger.Entry{Kind: ledger.Restored, Detail: map[string]any{"kind": string(kind), "id": id}}
+	if err := w.store.Restore(w.t.Context(), counterfoil.Target{Kind: kind, ID: id}, e); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// in makes the call one of another task.
+func in(task string) func(*counterfoil.GuardedCall) {
+	return func(c *counterfoil.GuardedCall) { c.Caller.Task = task }
 }
 
 // start makes the engine, as a start of the daemon does.

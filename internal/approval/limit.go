@@ -42,6 +42,21 @@ func takings(class *counterfoil.Class, agent string, fields map[string]string) (
 	return out, nil
 }
 
+// amounts are a call's fields that are decimals, as a task's limits sum them. Who
+// decided on the call has read them from its arguments; otherwise they are read here.
+func amounts(c *counterfoil.GuardedCall) map[string]int64 {
+	if c.Amounts != nil {
+		return c.Amounts
+	}
+	out := map[string]int64{}
+	for name, text := range c.Fields {
+		if n, ok := units(text); ok {
+			out[name] = n
+		}
+	}
+	return out
+}
+
 // units reads a decimal from zero, of at most four places, in ten-thousandths. There
 // is no sign, as a negative amount would give budget back, and no leading zero, which
 // some read as octal.

@@ -19,6 +19,10 @@ import (
 // call that was allowed above routine against the rule that was recorded when people
 // were asked.
 //
+// A call that was allowed in a task after it was closed, and a signature of somebody
+// who was suspended, are found too, and so is what a revocation between the signature
+// and the call took.
+//
 // It does not need, and does not see, what was signed about: that an approval's digest
 // is of this call is shown by whoever keeps the call. Nor does it know who was in which
 // group: it takes the groups that each signature was recorded with, and sees that no
@@ -27,6 +31,8 @@ type Offline struct {
 	keys      map[string]*offlineKey // by credential id, base64url
 	approvals map[string]*offlineApproval
 	proposals map[string]offlineProposal // by the id of a change that waits
+	closed    map[string]bool            // tasks
+	suspended map[string]bool            // people
 	report    OfflineReport
 }
 
@@ -75,6 +81,7 @@ func (o *Offline) Report() OfflineReport { return o.report }
 func (o *Offline) Add(e *ledger.Entry) error {
 	if o.keys == nil {
 		o.keys, o.approvals, o.proposals = map[string]*offlineKey{}, map[string]*offlineApproval{}, map[string]offlineProposal{}
+		o.closed, o.suspended = map[string]bool{}, map[string]bool{}
 	}
 	err := o.take(e)
 	o.lost(e)
@@ -109,7 +116,8 @@ func (o *Offline) take(e *ledger.Entry) error {
 }
 
 // lost takes in what an entry, of whatever kind, says that it took beside what it is
-// about: approvals that are over and passkeys that count no more.
+// about: approvals that are over, passkeys that count no more, tasks that are closed
+// and people who may do nothing.
 func (o *Offline) lost(e *ledger.Entry) {
 	for _, id := range texts(e.Detail["approvals"]) {
 		if a := o.approvals[id]; a != nil {
@@ -120,6 +128,19 @@ func (o *Offline) lost(e *ledger.Entry) {
 		if k := o.keys[id]; k != nil {
 			k.Status = counterfoil.Ended
 		}
+	}
+	for _, id := range texts(e.Detail["tasks"]) {
+		o.closed[id] = true
+	}
+	kind, _ := e.Detail["kind"].(string)
+	id, _ := e.Detail["id"].(string)
+	switch person := kind == string(counterfoil.TargetPerson) && id != ""; {
+	case e.Kind == ledger.TaskClosed && e.Task != "":
+		o.closed[e.Task] = true
+	case e.Kind == ledger.Revoked && person:
+		o.suspended[id] = true
+	case e.Kind == ledger.Restored && person:
+		delete(o.suspended, id)
 	}
 }
 
@@ -335,6 +356,7 @@ func (o *Offline) requested(e *ledger.Entry) error {
 		Expires        string                   `json:"expires"`
 		Statement      jsontext.Value           `json:"statement"`
 		Credential     string                   `json:"credential"`
+		Openers        []string                 `json:"openers"`
 	}
 	if err := details(e, &d); err != nil {
 		return err
@@ -361,7 +383,7 @@ func (o *Offline) requested(e *ledger.Entry) error {
 	a.over = len(d.Rule.Groups) == 0 // nobody can decide it
 	// The agent itself is no person; see excluded.
 	mayOwn := d.Rule.OwnerMayApprove && t == counterfoil.Guarded
-	for _, name := range append(slices.Clone(e.Actors), e.OnBehalfOf) {
+	for _, name := range slices.Concat(e.Actors, d.Openers, []string{e.OnBehalfOf}) {
 		if name != "" && name != e.Agent && (!mayOwn || name != e.Owner) {
 			a.excluded = append(a.excluded, name)
 		}
@@ -459,6 +481,8 @@ func (o *Offline) signature(e *ledger.Entry) error {
 		return fmt.Errorf("it is by a passkey that was ended")
 	case k.Person != e.Actor:
 		return fmt.Errorf("it is by a passkey of %s and signed as %s", k.Person, e.Actor)
+	case o.suspended[e.Actor]:
+		return fmt.Errorf("%s was suspended", e.Actor)
 	}
 	previous := make([]string, 0, len(a.signed))
 	for _, s := range a.signed {
@@ -520,6 +544,8 @@ func (o *Offline) decided(e *ledger.Entry) error {
 		return fmt.Errorf("it rests on an approval that was not requested")
 	case a.kind != counterfoil.ApprovalOfCall || !a.sameCall(e) || e.ToolDigest != a.asked.ToolDigest:
 		return fmt.Errorf("the approval %s is of another agent, task, tool or class", e.Approval.ID)
+	case e.Task != "" && o.closed[e.Task]:
+		return fmt.Errorf("the task %s was closed", e.Task)
 	case tier != a.rule.Tier:
 		return fmt.Errorf("a call of tier %s was allowed with an approval for tier %s", tier, a.rule.Tier)
 	}
@@ -549,7 +575,7 @@ func (o *Offline) spend(e *ledger.Entry, a *offlineApproval) error {
 		case s.decision != counterfoil.DecisionApprove:
 			return fmt.Errorf("%s said no", s.person)
 		case slices.Contains(a.excluded, s.person):
-			return fmt.Errorf("%[1]s owns the agent, or it asks on behalf of %[1]s, or is about a passkey of %[1]s", s.person)
+			return fmt.Errorf("%[1]s owns the agent or one that opened its task, or it asks on behalf of %[1]s, or is about a passkey of %[1]s", s.person)
 		case slices.Contains(people, s.person): // a passkey is one person's: one credential, one person
 			return fmt.Errorf("%s signed twice", s.person)
 		}

@@ -25,8 +25,11 @@ type Rendering struct {
 	OnBehalfOf  string                   `json:"on_behalf_of,omitzero"`
 	Actors      []string                 `json:"actors,omitzero"`
 	Task        string                   `json:"task,omitzero"`
-	Purpose     string                   `json:"purpose,omitzero"`   // of the agent
-	Requester   string                   `json:"requester,omitzero"` // of a change
+	TaskPurpose string                   `json:"task_purpose,omitzero"` // in the words of the agent that opened it
+	TaskOpener  string                   `json:"task_opener,omitzero"`  // that agent, where it is another
+	Openers     []string                 `json:"openers,omitzero"`      // owners of the agents that opened the task and those above it
+	Purpose     string                   `json:"purpose,omitzero"`      // of the agent
+	Requester   string                   `json:"requester,omitzero"`    // of a change
 	Tool        string                   `json:"tool"`
 	Resource    string                   `json:"resource"`
 	Environment string                   `json:"environment,omitzero"`
@@ -58,6 +61,13 @@ func (cl *claim) render(earlier string) Rendering {
 	if c.Caller.Subject != c.Caller.Agent {
 		r.OnBehalfOf = c.Caller.Subject
 	}
+	if len(cl.tasks) > 0 {
+		t := &cl.tasks[0]
+		r.TaskPurpose, r.Openers = cut(t.Purpose, maxShown), cl.openers
+		if t.Opener != c.Caller.Agent {
+			r.TaskOpener = t.Opener
+		}
+	}
 	if res := cl.reg.Resources[c.Tool.Resource]; res != nil {
 		r.Environment, r.Upstream = res.Environment, res.Upstream
 		if t, ok := res.Tool(c.Tool.Tool); ok {
@@ -87,7 +97,7 @@ func (r *Rendering) absences() {
 		absent bool
 	}{
 		{"template", r.Template == ""}, {"agent", r.Agent == ""}, {"owner", r.Owner == ""}, {"on_behalf_of", r.OnBehalfOf == ""},
-		{"actors", len(r.Actors) == 0}, {"task", r.Task == ""}, {"purpose", r.Purpose == ""}, {"requester", r.Requester == ""},
+		{"actors", len(r.Actors) == 0}, {"task", r.Task == ""}, {"task_purpose", r.TaskPurpose == ""}, {"task_opener", r.TaskOpener == ""}, {"openers", len(r.Openers) == 0}, {"purpose", r.Purpose == ""}, {"requester", r.Requester == ""},
 		{"environment", r.Environment == ""}, {"upstream", r.Upstream == ""}, {"irrevocable", r.Irrevocable == ""}, {"words", r.Words == ""}, {"earlier", r.Earlier == ""},
 	} {
 		if m.absent {

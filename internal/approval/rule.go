@@ -1,7 +1,9 @@
 package approval
 
 import (
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -10,6 +12,67 @@ import (
 // Who may decide is answered here and nowhere else: at the challenge, at the
 // signature, when the approval is spent, and for what the console shows.
 
+// A crowd is who is declared, and who of them may act, at one moment.
+type crowd struct {
+	*counterfoil.Registry
+	standing Standing
+	gone     func() map[string]bool // the mailboxes of people who are suspended
+}
+
+// crowd returns who there is now, and the revision of what is declared.
+func (e *Engine) crowd() (crowd, string) {
+	reg, revision := e.store.Registry()
+	return newCrowd(reg, e.store), revision
+}
+
+func newCrowd(reg *counterfoil.Registry, standing Standing) crowd {
+	return crowd{reg, standing, sync.OnceValue(func() map[string]bool {
+		gone := map[string]bool{}
+		for name, p := range reg.People {
+			if p != nil && standing.PersonStatus(name) != counterfoil.Active {
+				gone[p.Mailbox()] = true
+			}
+		}
+		return gone
+	})}
+}
+
+// suspended reports whether a person may do nothing. It is a human who is suspended:
+// every record with that mailbox is.
+func (c crowd) suspended(p *counterfoil.Person) bool { return c.gone()[p.Mailbox()] }
+
+// statusOf is where a person is in life, as pages say it.
+func (c crowd) statusOf(p *counterfoil.Person) counterfoil.Status {
+	if c.suspended(p) {
+		return counterfoil.Suspended
+	}
+	return counterfoil.Active
+}
+
+// Suspended reports whether a person may neither sign nor log in nor enrol; so does
+// nobody who is not declared.
+func (e *Engine) Suspended(person string) bool {
+	c, _ := e.crowd()
+	p := c.People[person]
+	return p == nil || c.suspended(p)
+}
+
+// openers returns the owners of the agents that opened an open task and those above it.
+func (c crowd) openers(task string) []string {
+	owners := map[string]bool{}
+	for range counterfoil.MaxTaskDepth {
+		t, ok := c.standing.LiveTask(task)
+		if !ok {
+			break
+		}
+		if a := c.Agents[t.Opener]; a != nil {
+			owners[a.Owner] = true
+		}
+		task = t.Parent
+	}
+	return slices.Sorted(maps.Keys(owners))
+}
+
 func notEligible(format string, args ...any) error {
 	return counterfoil.Refuse(counterfoil.ApproverNotEligible, format, args...)
 }
@@ -17,7 +80,7 @@ func notEligible(format string, args ...any) error {
 // decides returns the groups for which a person may make a decision, or why the person
 // may not. Whoever holds a passkey may say no to its release, in whatever group: that a
 // passkey is in somebody's name is theirs to object to.
-func decides(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision string) (groups []string, err error) {
+func decides(reg crowd, a *counterfoil.Approval, name, decision string) (groups []string, err error) {
 	groups, err = eligible(reg, a, name)
 	if err != nil && decision == counterfoil.DecisionDeny && mayObject(reg, a, name) {
 		return []string{}, nil
@@ -26,17 +89,20 @@ func decides(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision 
 }
 
 // mayObject reports whether an approval is to release a passkey of this person's.
-func mayObject(reg *counterfoil.Registry, a *counterfoil.Approval, name string) bool {
+func mayObject(reg crowd, a *counterfoil.Approval, name string) bool {
 	p := reg.People[name]
-	return p != nil && sameHuman(reg, p, holderOf(a))
+	return p != nil && !reg.suspended(p) && sameHuman(reg.Registry, p, holderOf(a))
 }
 
 // eligible returns the groups for which a person may say yes to an approval at this
 // moment, or why the person may not.
-func eligible(reg *counterfoil.Registry, a *counterfoil.Approval, name string) (groups []string, err error) {
+func eligible(reg crowd, a *counterfoil.Approval, name string) (groups []string, err error) {
 	p := reg.People[name]
 	if p == nil {
 		return nil, notEligible("%q is not declared", name)
+	}
+	if reg.suspended(p) {
+		return nil, notEligible("%s is suspended", name)
 	}
 	for _, any := range a.Rule.Groups {
 		for _, g := range any {
@@ -58,10 +124,10 @@ func eligible(reg *counterfoil.Registry, a *counterfoil.Approval, name string) (
 // excluded says why a person may not decide an approval whatever groups the person is
 // in: dual control needs people who did not ask. People are compared by mailbox, so
 // that no second record of one human gets around it.
-func excluded(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil.Person) error {
+func excluded(reg crowd, a *counterfoil.Approval, p *counterfoil.Person) error {
 	if a.Kind == counterfoil.ApprovalOfChange {
 		// Of a passkey that is to be released, whoever holds it.
-		if sameHuman(reg, p, holderOf(a)) {
+		if sameHuman(reg.Registry, p, holderOf(a)) {
 			return notEligible("%s enrolled the passkey that this is about", p.Name)
 		}
 		return nil
@@ -74,14 +140,20 @@ func excluded(reg *counterfoil.Registry, a *counterfoil.Approval, p *counterfoil
 			owners = append(owners, agent.Owner)
 		}
 		for _, owner := range owners {
-			if sameHuman(reg, p, owner) {
+			if sameHuman(reg.Registry, p, owner) {
 				return notEligible("%s owns the agent that asks", p.Name)
 			}
 		}
 	}
 	for _, asked := range append([]string{a.Caller.Subject}, a.Caller.Actors...) {
-		if asked != a.Caller.Agent && sameHuman(reg, p, asked) && (!mayOwn || p.Name != a.Owner) {
+		if asked != a.Caller.Agent && sameHuman(reg.Registry, p, asked) && (!mayOwn || p.Name != a.Owner) {
 			return notEligible("the agent asks on behalf of %s", p.Name)
+		}
+	}
+	// Those who own an agent now that opened the task, as those who did when it asked.
+	for _, opener := range slices.Concat(a.Openers, reg.openers(a.Caller.Task)) {
+		if sameHuman(reg.Registry, p, opener) && (!mayOwn || p.Name != a.Owner) {
+			return notEligible("%s owns an agent that opened the task", p.Name)
 		}
 	}
 	return nil
@@ -133,7 +205,7 @@ func signedGroups(a *counterfoil.Approval) [][]string {
 // maySign returns the groups that a person would sign for, or why the person's yes
 // would not count: who signed already is not distinct, and a signature that brings the
 // approval no nearer is not asked of anybody.
-func maySign(reg *counterfoil.Registry, a *counterfoil.Approval, name, decision string) ([]string, error) {
+func maySign(reg crowd, a *counterfoil.Approval, name, decision string) ([]string, error) {
 	groups, err := decides(reg, a, name, decision)
 	if err != nil || decision == counterfoil.DecisionDeny {
 		return groups, err

@@ -138,7 +138,7 @@ func TestTheOwnerMayApproveWhereTheClassSaysSo(t *testing.T) {
 	}
 	w.run(own)
 
-	reg, _ := w.store.Registry()
+	reg, _ := w.crowd()
 	a := w.approval(id)
 	a.Rule.Tier = counterfoil.Irreversible // whatever the record says
 	if _, err := eligible(reg, &a, "ana"); err == nil {
@@ -388,7 +388,7 @@ func TestAuthenticatorsOfCertainModels(t *testing.T) {
 	}
 	w.class("credential-reset", func(c *counterfoil.Class) { c.Authenticators = []string{aaguid} })
 	call := w.pay("100", "DE1", of("reset", "credential-reset"))
-	call.Caller.Agent, call.Caller.Instance, call.Caller.Subject = "other", "ins_other", "other" // bo owns it, so ask as payroll too
+	call.Caller.Agent, call.Caller.Instance, call.Caller.Subject, call.Caller.Task = "other", "ins_other", "other", "" // bo owns it, so ask as payroll too
 	for _, name := range []string{"cy", "ed", "ana"} {
 		_, err := w.Challenge(t.Context(), w.askOrFind(call), name, counterfoil.DecisionApprove, "")
 		wantRefusedFor(t, err, counterfoil.ApproverNotEligible, "models")

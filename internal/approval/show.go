@@ -19,12 +19,12 @@ import (
 // others those that their groups decide, that they signed, or that are to release a
 // passkey of theirs. The empty viewer is the
 // administration socket, whose holder has the machine, sees all and signs nothing.
-func sees(reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) bool {
+func sees(reg crowd, a *counterfoil.Approval, viewer string) bool {
 	if viewer == "" {
 		return true
 	}
 	p := reg.People[viewer]
-	if p == nil {
+	if p == nil || reg.suspended(p) {
 		return false
 	}
 	if slices.Contains(p.Roles, counterfoil.RoleAdmin) || slices.Contains(p.Roles, counterfoil.RoleAuditor) {
@@ -45,7 +45,7 @@ func (e *Engine) Inbox(ctx context.Context, person string) ([]View, error) {
 	if err != nil {
 		return nil, err
 	}
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	var out []View
 	for i := range list {
 		if _, err := maySign(reg, &list[i], person, counterfoil.DecisionApprove); err == nil || mayObject(reg, &list[i], person) {
@@ -81,7 +81,7 @@ func (e *Engine) List(ctx context.Context, viewer string, f counterfoil.Approval
 	if err != nil {
 		return nil, err
 	}
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	now := e.now()
 	out := []View{}
 	for i := range list {
@@ -107,7 +107,7 @@ func (e *Engine) View(ctx context.Context, viewer, id string) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	if !ok || !sees(reg, &a, viewer) {
 		return View{}, noApproval()
 	}
@@ -141,15 +141,16 @@ func (e *Engine) View(ctx context.Context, viewer, id string) (View, error) {
 }
 
 // view makes what lists show of an approval.
-func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) View {
+func (e *Engine) view(reg crowd, a *counterfoil.Approval, viewer string) View {
 	state := stateAt(a, e.now())
 	v := View{
-		ID: a.ID, State: state, Kind: a.Kind, Agent: a.Caller.Agent, Owner: a.Owner, Task: a.Caller.Task, Asked: a.Requester,
+		ID: a.ID, State: state, Kind: a.Kind, Agent: a.Caller.Agent, Instance: a.Caller.Instance, Owner: a.Owner, Task: a.Caller.Task, Openers: a.Openers, Asked: a.Requester,
 		Tool: a.Tool.String(), Class: a.Class, Tier: a.Rule.Tier.String(), Held: a.Held, Digest: a.Digest, Rule: a.Rule,
 		Created: a.Created, Expires: a.Expires, UseUntil: a.UseUntil, Closed: a.Closed, Reason: a.Reason, Entry: a.Decided,
 		Sentence: []Segment{{Text: a.Tool.String()}}, Signatures: []SignatureView{}, Earlier: a.Earlier,
 	}
 	if r, err := parseRendering(a.Rendering); err == nil {
+		v.TaskPurpose = Visible(r.TaskPurpose)
 		v.NoTemplate = r.Template == "" && a.Kind == counterfoil.ApprovalOfCall
 		switch {
 		case r.Template != "":
@@ -163,7 +164,7 @@ func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer
 		by := reg.People[s.Person]
 		v.Signatures = append(v.Signatures, SignatureView{
 			Person: s.Person, Decision: s.Decision, Reason: s.Reason, Groups: s.Groups, At: s.At, Digest: s.Digest,
-			Passkey: encode(s.Passkey), Owner: by != nil && owns(reg, a, by),
+			Passkey: encode(s.Passkey), Owner: by != nil && owns(reg.Registry, a, by),
 		})
 	}
 	if state == counterfoil.StatePending || state == counterfoil.StateExpired && a.UseUntil.IsZero() {
@@ -182,7 +183,7 @@ func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer
 		v.WhyNot = plainError(err)
 	default:
 		v.MaySign = true
-		v.OwnAgent = owns(reg, a, reg.People[viewer])
+		v.OwnAgent = owns(reg.Registry, a, reg.People[viewer])
 	}
 	if _, err := maySign(reg, a, viewer, counterfoil.DecisionDeny); viewer != "" && err == nil {
 		v.MayDeny = true // who said yes may still say no
@@ -191,7 +192,7 @@ func (e *Engine) view(reg *counterfoil.Registry, a *counterfoil.Approval, viewer
 }
 
 // candidates returns who may sign an approval now.
-func (e *Engine) candidates(reg *counterfoil.Registry, a *counterfoil.Approval) []string {
+func (e *Engine) candidates(reg crowd, a *counterfoil.Approval) []string {
 	var out []string
 	for name := range reg.People {
 		if _, err := maySign(reg, a, name, counterfoil.DecisionApprove); err == nil {
@@ -224,7 +225,7 @@ func (e *Engine) limits(ctx context.Context, class *counterfoil.Class, a *counte
 // similar finds the latest approved call of the same agent and tool before this one,
 // and what is different now: to whoever may see that one. Another class may have had
 // other people.
-func (e *Engine) similar(ctx context.Context, reg *counterfoil.Registry, a *counterfoil.Approval, viewer string) (*Similar, error) {
+func (e *Engine) similar(ctx context.Context, reg crowd, a *counterfoil.Approval, viewer string) (*Similar, error) {
 	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{
 		Kind: counterfoil.ApprovalOfCall, Agent: a.Caller.Agent, Brief: true,
 		States: []counterfoil.ApprovalState{
@@ -256,8 +257,8 @@ func (e *Engine) similar(ctx context.Context, reg *counterfoil.Registry, a *coun
 
 // acts returns a refusal unless the person has the role of an administrator.
 func (e *Engine) acts(person string) error {
-	reg, _ := e.store.Registry()
-	if p := reg.People[person]; p == nil || !slices.Contains(p.Roles, counterfoil.RoleAdmin) {
+	reg, _ := e.crowd()
+	if p := reg.People[person]; p == nil || reg.suspended(p) || !slices.Contains(p.Roles, counterfoil.RoleAdmin) {
 		return counterfoil.Refuse(counterfoil.RoleRequired, "an administrator does that")
 	}
 	return nil
@@ -309,14 +310,14 @@ func (e *Engine) Reconcile(ctx context.Context, id, person string, happened bool
 
 // People returns everybody who is declared, with passkeys, load and latest decisions.
 func (e *Engine) People(ctx context.Context) ([]PersonView, error) {
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	out := []PersonView{}
 	waiting, err := e.pending(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(reg.People)) {
-		p, err := e.personView(ctx, name, waiting)
+		p, err := e.personView(ctx, reg, name, waiting)
 		if err != nil {
 			return nil, err
 		}
@@ -330,17 +331,17 @@ func (e *Engine) person(ctx context.Context, name string) (PersonView, error) {
 	if err != nil {
 		return PersonView{}, err
 	}
-	return e.personView(ctx, name, waiting)
+	reg, _ := e.crowd()
+	return e.personView(ctx, reg, name, waiting)
 }
 
 // personView returns a person, of whom some of the approvals wait.
-func (e *Engine) personView(ctx context.Context, name string, waiting []counterfoil.Approval) (PersonView, error) {
-	reg, _ := e.store.Registry()
+func (e *Engine) personView(ctx context.Context, reg crowd, name string, waiting []counterfoil.Approval) (PersonView, error) {
 	p := reg.People[name]
 	if p == nil {
 		return PersonView{}, errors.New("a person who is not declared")
 	}
-	v := PersonView{Name: name, Email: p.Email, Groups: p.Groups, Roles: p.Roles, Passkeys: []PasskeyView{}, Seconds: e.looks.median(name)}
+	v := PersonView{Name: name, Status: reg.statusOf(p), Email: p.Email, Groups: p.Groups, Roles: p.Roles, Passkeys: []PasskeyView{}, Seconds: e.looks.median(name)}
 	keys, err := e.store.PasskeysOf(ctx, name)
 	if err != nil {
 		return PersonView{}, err
@@ -376,21 +377,28 @@ func (e *Engine) personView(ctx context.Context, name string, waiting []counterf
 }
 
 // notify tells people outside. What an approval of a call says goes with it in the
-// operator's sentence alone.
+// operator's sentence alone, and what the task is for in the words of whoever opened
+// it, with what hides made visible.
 func (e *Engine) notify(ctx context.Context, event string, a *counterfoil.Approval) {
 	n := Notice{
-		Event: event, Approval: a.ID, State: string(a.State), Agent: a.Caller.Agent, Tool: a.Tool.String(), Class: a.Class, Tier: a.Rule.Tier.String(),
+		Event: event, Approval: a.ID, State: string(a.State), Agent: a.Caller.Agent, Task: a.Caller.Task, Tool: a.Tool.String(), Class: a.Class, Tier: a.Rule.Tier.String(),
 		Digest: a.Digest, Expires: a.Expires, URL: strings.TrimSuffix(e.cfg.Origin, "/") + "/approvals/" + a.ID,
 	}
 	if r, err := parseRendering(a.Rendering); err == nil {
-		n.Sentence = plain(Visible(r.Sentence))
+		n.Sentence, n.Purpose = plain(Visible(r.Sentence)), plain(Visible(cut(r.TaskPurpose, maxShown)))
 	}
 	if a.State == counterfoil.StatePending {
-		reg, _ := e.store.Registry()
+		reg, _ := e.crowd()
 		n.People = e.candidates(reg, a)
 		if holder := holderOf(a); holder != "" && reg.People[holder] != nil && !slices.Contains(n.People, holder) {
 			n.People = append(n.People, holder)
 		}
 	}
 	e.cfg.Notify(ctx, n)
+}
+
+// ResourceStatus says whether a resource is in force, and which of its tokens are void
+// for ever: those that were issued then or earlier.
+func (e *Engine) ResourceStatus(name string) (status counterfoil.Status, before time.Time) {
+	return e.store.ResourceStatus(name)
 }

@@ -37,7 +37,8 @@ func (o *Overtaken) Unwrap() error { return counterfoil.ErrOvertaken }
 type act struct {
 	a                        counterfoil.Approval
 	person, decision, reason string
-	groups                   []string // of the person, of those that the rule names
+	groups                   []string           // of the person, of those that the rule names
+	tasks                    []counterfoil.Task // that the call is of
 	now                      time.Time
 }
 
@@ -78,7 +79,7 @@ func (e *Engine) decide(ctx context.Context, id, person, decision, reason string
 	if !ok {
 		return nil, noApproval()
 	}
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	if _, err := decides(reg, &a, person, decision); err != nil {
 		return nil, err
 	}
@@ -86,8 +87,33 @@ func (e *Engine) decide(ctx context.Context, id, person, decision, reason string
 	if s := stateAt(&a, d.now); s != counterfoil.StatePending {
 		return nil, counterfoil.Refuse(codeOf(s), "%s", sentenceOf(&a, s))
 	}
+	if err := e.grounded(d); err != nil {
+		return nil, err
+	}
 	d.groups, err = maySign(reg, &a, person, decision)
 	return d, err
+}
+
+// grounded refuses to decide on a call that nobody could make any more. The store
+// revokes such approvals together with what they stand on; nobody signs one in between.
+func (e *Engine) grounded(d *act) (err error) {
+	a := &d.a
+	if a.Kind != counterfoil.ApprovalOfCall {
+		return nil
+	}
+	lost := func(what string) error {
+		return counterfoil.Refuse(counterfoil.ApprovalRevoked, "approval %s is of %s", a.ID, what)
+	}
+	if status, _ := e.store.ResourceStatus(a.Tool.Resource); status != counterfoil.Active {
+		return lost("a resource that is suspended")
+	}
+	if e.store.AgentState(a.Caller.Agent).Status != counterfoil.Active {
+		return lost("an agent that is suspended")
+	}
+	if d.tasks, err = liveTasks(e.store, a.Caller.Task, a.Caller.Agent, d.now); err != nil {
+		return lost("a task that is closed")
+	}
+	return nil
 }
 
 // keysFor returns a person's passkeys that can sign this decision. A no needs none of
@@ -232,7 +258,7 @@ func (d *act) next() (counterfoil.ApprovalState, time.Time) {
 	if missing(&d.a.Rule, append(signedGroups(&d.a), d.groups)) > 0 {
 		return counterfoil.StatePending, time.Time{}
 	}
-	until := d.now.Add(counterfoil.ApprovalUseWindow)
+	until := earliest(d.now.Add(counterfoil.ApprovalUseWindow), d.tasks)
 	if d.a.Kind == counterfoil.ApprovalOfChange && d.a.Expires.After(until) {
 		until = d.a.Expires // at which it would take effect anyway
 	}

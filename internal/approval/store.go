@@ -2,6 +2,7 @@ package approval
 
 import (
 	"context"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -15,6 +16,7 @@ import (
 type Store interface {
 	Approvals
 	Passkeys
+	Standing
 
 	// Registry returns what is declared. It is immutable.
 	Registry() (*counterfoil.Registry, string)
@@ -24,6 +26,18 @@ type Store interface {
 	Entry(ctx context.Context, index int64) ([]byte, error)
 	// Append commits an entry that changes nothing else.
 	Append(ctx context.Context, e *ledger.Entry) error
+}
+
+// Standing is what may still act at this moment. What it answers includes every
+// revocation that was acknowledged.
+type Standing interface {
+	// PersonStatus is active unless the person is suspended.
+	PersonStatus(name string) counterfoil.Status
+	// ResourceStatus is active unless the resource is suspended; tokens for it that
+	// were issued at before or earlier are void.
+	ResourceStatus(name string) (status counterfoil.Status, before time.Time)
+	// LiveTask returns a task that is open; its deadline is the caller's to compare.
+	LiveTask(id string) (counterfoil.Task, bool)
 }
 
 // Approvals is the part of a Store that keeps approvals.

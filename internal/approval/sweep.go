@@ -33,11 +33,11 @@ func (e *Engine) Run(ctx context.Context) {
 	}
 }
 
-// Sweep records what expired, hands on what was decided and not taken up, and erases
+// Sweep records what expired, tells of what was revoked, hands on what was decided and not taken up, and erases
 // what nobody needs any more. Nothing rests on it: what is past its time does not count
 // whether or not it was swept.
 func (e *Engine) Sweep(ctx context.Context) error {
-	return errors.Join(e.expire(ctx), e.handOn(ctx), e.erase(ctx))
+	return errors.Join(e.expire(ctx), e.tellOfRevoked(ctx), e.handOn(ctx), e.erase(ctx))
 }
 
 func (e *Engine) expire(ctx context.Context) error {
@@ -62,6 +62,24 @@ func (e *Engine) expire(ctx context.Context) error {
 			return fmt.Errorf("recording that approval %s expired: %w", a.ID, err)
 		}
 	}
+	return nil
+}
+
+// tellOfRevoked tells of approvals that were revoked together with what they stood on,
+// by who knows nobody to tell: those who were asked about them learn that nothing is
+// wanted of them any more. An agent sees it at its next look; a notice that a restart
+// lost is lost.
+func (e *Engine) tellOfRevoked(ctx context.Context) error {
+	list, err := e.store.Approvals(ctx, counterfoil.ApprovalFilter{States: []counterfoil.ApprovalState{counterfoil.StateRevoked}, Brief: true, Limit: 500})
+	if err != nil {
+		return fmt.Errorf("looking for what was revoked: %w", err)
+	}
+	for i := range slices.Backward(list) {
+		if a := &list[i]; e.told.news(a) {
+			e.notify(ctx, EventClosed, a)
+		}
+	}
+	e.told.upTo(list)
 	return nil
 }
 

@@ -18,7 +18,7 @@ func (e *Engine) VerifyChange(ctx context.Context, id string) error {
 	if !ok || a.Kind != counterfoil.ApprovalOfChange || stateAt(&a, e.now()) != counterfoil.StateApproved {
 		return counterfoil.Refuse(counterfoil.ApprovalMismatch, "%s is no approved change", id)
 	}
-	reg, _ := e.store.Registry()
+	reg, _ := e.crowd()
 	why, err := e.doubt(ctx, reg, &a)
 	if err != nil || why == "" {
 		return err

@@ -15,8 +15,10 @@ type View struct {
 	State    counterfoil.ApprovalState `json:"state"`
 	Kind     string                    `json:"kind"`
 	Agent    string                    `json:"agent,omitzero"`
+	Instance string                    `json:"instance,omitzero"`
 	Owner    string                    `json:"owner,omitzero"`
 	Task     string                    `json:"task,omitzero"`
+	Openers  []string                  `json:"openers,omitzero"`   // owners of the agents that opened the task and those above it
 	Asked    string                    `json:"requester,omitzero"` // of a change: who
 	Tool     string                    `json:"tool"`
 	Class    string                    `json:"class"`
@@ -33,6 +35,9 @@ type View struct {
 
 	// Sentence is the rendering's first line, or, once that is erased, the tool.
 	Sentence []Segment `json:"sentence"`
+
+	// TaskPurpose is what the task is for, in the words of the agent that opened it.
+	TaskPurpose []Segment `json:"task_purpose,omitzero"`
 
 	// What was shown and is signed. Nil once it is erased; in lists always.
 	Rendering *Rendering     `json:"rendering,omitzero"`
@@ -106,14 +111,15 @@ type LimitView struct {
 
 // A PersonView is a person as administrators and auditors see them.
 type PersonView struct {
-	Name     string        `json:"name"`
-	Email    string        `json:"email,omitzero"`
-	Groups   []string      `json:"groups,omitzero"`
-	Roles    []string      `json:"roles,omitzero"`
-	Passkeys []PasskeyView `json:"passkeys"`
-	Load     int           `json:"load"`     // approvals that wait for this person among others
-	Approved int           `json:"approved"` // of the last decisions
-	Denied   int           `json:"denied"`
+	Name     string             `json:"name"`
+	Status   counterfoil.Status `json:"status"` // active or suspended
+	Email    string             `json:"email,omitzero"`
+	Groups   []string           `json:"groups,omitzero"`
+	Roles    []string           `json:"roles,omitzero"`
+	Passkeys []PasskeyView      `json:"passkeys"`
+	Load     int                `json:"load"`     // approvals that wait for this person among others
+	Approved int                `json:"approved"` // of the last decisions
+	Denied   int                `json:"denied"`
 
 	// Seconds is the median time between opening an approval and signing it, of the
 	// signatures since the last start. Zero when there is none.
