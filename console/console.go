@@ -62,10 +62,12 @@ var pages = parsePages()
 
 // PageNames are the pages that Render knows, and what their Body is: inbox (Inbox),
 // approval (Approval), decided (Decided), agents (Agents), agent (Agent), void (Void),
-// people (People), ledger (Ledger), entry (Chain), health (Health), login (Login),
-// enrol (Enrol), failure (Failure).
+// revocations (Revocations), revocation (Revocation), resources (Resources), people
+// (People), ledger (Ledger), entry (Chain), health (Health), login (Login), enrol
+// (Enrol), failure (Failure).
 var PageNames = []string{
-	"inbox", "approval", "decided", "agents", "agent", "void", "people", "ledger", "entry", "health", "login", "enrol", "failure",
+	"inbox", "approval", "decided", "agents", "agent", "void", "revocations", "revocation", "resources", "people", "ledger", "entry", "health",
+	"login", "enrol", "failure",
 }
 
 func parsePages() map[string]*template.Template {

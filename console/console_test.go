@@ -25,8 +25,14 @@ func TestTextIsText(t *testing.T) {
 		"inbox":    Inbox{Waiting: []Ask{{ID: evil, Sentence: Plain(evil), Agent: evil, Tool: evil, Class: evil, Tier: evil}}},
 		"ledger":   Ledger{Query: Query{Agent: evil, Kind: evil}, Found: []Line{{What: evil, Agent: evil, Tool: evil, Code: evil, Person: evil, Decision: "refuse"}}, Kinds: []string{evil}},
 		"entry":    Chain{What: evil, Facts: a.Payload, Steps: []Step{{EntryLink: EntryLink{What: evil, Who: evil, Code: evil}, Text: evil}}},
-		"failure":  Failure{What: evil, Detail: Plain(evil), Code: evil, RequestID: evil, Back: "/"},
-		"login":    Login{Next: evil, Command: evil},
+		"agent": Agent{Name: evil, Status: evil, OpenTasks: []Task{{ID: evil, State: evil, Agent: evil, Opener: evil, Parent: evil, For: Plain(evil), Tools: []string{evil}, Reason: Plain(evil), Limits: []LimitUse{{Field: evil}}}},
+			ClosedTasks: []Task{{ID: evil, State: evil, For: Plain(evil), Reason: Plain(evil)}}, Instances: []Instance{{ID: evil, Key: evil, Status: evil, Old: evil}}},
+		"void":        Void{Question: evil, Text: evil, Command: evil, Verb: evil, Stays: []string{evil}, Action: evil, Kind: evil, ID: evil, Confirm: evil, Losses: []Loss{{What: evil, Names: []Name{{ID: evil, Text: Plain(evil)}, {ID: evil, URL: evil}}}}},
+		"revocation":  Revocation{What: evil, Kind: evil, ID: evil, URL: evil, Who: evil, Reason: Plain(evil), Points: []Point{{Name: evil, What: evil, After: evil}}},
+		"revocations": Revocations{All: []RevocationRow{{What: evil, Kind: evil, ID: evil, URL: evil, Who: evil, Reason: Plain(evil), Took: evil}}},
+		"resources":   Resources{All: []ResourceRow{{Name: evil, Type: evil, Place: evil, Status: evil, Agents: []string{evil}}}},
+		"failure":     Failure{What: evil, Detail: Plain(evil), Code: evil, RequestID: evil, Back: "/"},
+		"login":       Login{Next: evil, Command: evil},
 	}
 	for name, body := range pages {
 		html, err := Render(name, Page{Title: evil, Viewer: bo, Now: noon, Body: body})

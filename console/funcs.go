@@ -18,6 +18,7 @@ var funcs = template.FuncMap{
 	"iso":    iso,
 	"exact":  exact,
 	"short":  short,
+	"label":  label,
 	"plural": plural,
 	"number": number,
 	"join":   func(s []string) string { return strings.Join(s, ", ") },
@@ -94,6 +95,15 @@ func short(id string) string {
 		return id
 	}
 	return id[:len(id)-len(rest)+keep] + "…"
+}
+
+// label shortens an id, and leaves a name as it is.
+func label(s string) string {
+	const name = 32
+	if prefix.MatchString(s) || len(s) > name && !strings.Contains(s, "/") {
+		return short(s)
+	}
+	return s
 }
 
 // prefix is what says of what kind an id is.

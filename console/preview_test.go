@@ -34,7 +34,7 @@ func samples() map[string]Page {
 	one := Approval{
 		ID: asks[0].ID, State: "pending", Tier: "irreversible", Sentence: asks[0].Sentence, Template: true,
 		Irrevocable: "A payment that has left the bank does not come back. Whoever has the money has it.",
-		Agent:       "payroll", Owner: "ana", Task: "tsk_4Qm0v1yTq8oPnZ2kq0Xw3A", Does: Plain("monthly payroll run"), Seen: true,
+		Agent:       "payroll", Owner: "ana", Task: "tsk_4Qm0v1yTq8oPnZ2kq0Xw3A", TaskFor: Plain("Pay the invoices of October that ana released"), OpenedBy: "planner", Does: Plain("monthly payroll run"), Seen: true,
 		Class: "payout", Rule: "Two people have to sign: one of finance-approvers or board, and one of security.",
 		Limits: []LimitUse{{Field: "amount", Window: "24 h", Used: "31,000", This: "12,500", Max: "50,000", Percent: 62, More: 25}},
 		Earlier: &Earlier{ID: "apr_DDDDDDDDDDDDDDDDDDDDDD", At: before(31 * 24 * time.Hour), Outcome: "Done", Differences: []Difference{
@@ -123,6 +123,38 @@ func samples() map[string]Page {
 		Timeline:  NewTimeline(calls, noon, time.Hour, 48, false),
 		Refusals:  []CodeCount{{"policy_forbids", "A forbid of the operator's policy matched.", 14, 100, "/ledger"}, {"tool_not_granted", "No grant of the agent, or not this token's scope, covers the tool.", 6, 42, "/ledger"}},
 		Recent:    lines, Waiting: 2,
+		OpenTasks: []Task{
+			{ID: "tsk_4Qm0v1yTq8oPnZ2kq0Xw3A", State: "open", Agent: "payroll", Opener: "payroll", For: Plain("Pay the invoices of October that ana released"), Tools: []string{"bank/get_balance", "bank/pay"}, Opened: before(20 * time.Minute), Deadline: noon.Add(40 * time.Minute), Calls: 73, Most: 200, Percent: 36, Limits: []LimitUse{{Field: "payout, sum of amount", Used: "12500", Max: "50000"}}},
+			{ID: "tsk_5Rn0v1yTq8oPnZ2kq0Xw3A", State: "open", Agent: "helpdesk", Opener: "payroll", Parent: "tsk_4Qm0v1yTq8oPnZ2kq0Xw3A", For: Text{{Text: "Tell "}, {Text: "ро", Lookalike: true}, {Text: "lly"}, {Code: "U+202E", Name: "RIGHT-TO-LEFT OVERRIDE"}}, Opened: before(2 * time.Minute), Deadline: noon.Add(8 * time.Minute), Calls: 1},
+		},
+		ClosedTasks: []Task{
+			{ID: "tsk_6Rn0v1yTq8oPnZ2kq0Xw3A", State: "completed", Agent: "payroll", Opener: "payroll", For: Plain("Payroll of September"), Opened: before(26 * time.Hour), Closed: before(25 * time.Hour), Calls: 12, Reason: Plain("done")},
+			{ID: "tsk_7Rn0v1yTq8oPnZ2kq0Xw3A", State: "revoked", Agent: "payroll", Opener: "payroll", For: Plain("Payroll of August"), Opened: before(27 * time.Hour), Closed: before(27 * time.Hour), Calls: 0},
+		},
+	}
+	losses := []Loss{
+		{What: "Every token: 4 of them are in their time", Names: []Name{{ID: "tok_AAAAAAAAAAAAAAAAAAAAAA"}, {ID: "tok_BBBBBBBBBBBBBBBBBBBBBB"}, {ID: "tok_CCCCCCCCCCCCCCCCCCCCCC"}}, More: 1},
+		{What: "2 open tasks", Names: []Name{{ID: "tsk_4Qm0v1yTq8oPnZ2kq0Xw3A", Text: Plain("Pay the invoices of October that ana released")}, {ID: "tsk_5Rn0v1yTq8oPnZ2kq0Xw3A", Text: Plain("Tell rolly")}}},
+		{What: "1 open approval, with its signatures", Names: []Name{{ID: asks[0].ID, URL: "/approvals/" + asks[0].ID, Text: asks[0].Sentence}}},
+		{What: "No enrolment code that was not used", None: true},
+	}
+	gone := append(losses, Loss{What: "2 keys, never to be used again by anybody", Names: []Name{{ID: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {ID: "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"}}}, Loss{What: "3 granted tools", Names: []Name{{ID: "bank/get_balance"}, {ID: "bank/list_payees"}, {ID: "bank/pay"}}})
+	suspend := Void{
+		Question: "Suspend payroll?", Text: "Until an administrator resumes it on the server’s machine:", Command: "counterfoil agent resume payroll", Verb: "Suspend payroll",
+		Losses: losses, Stays: []string{"Calls that were forwarded already: they end as they end, and the ledger says how.", "The record of what payroll did."},
+		Action: "/agents/payroll/suspend", Back: "/agents/payroll", BackLabel: "payroll",
+	}
+	offboard := suspend
+	offboard.Question, offboard.Text, offboard.Command, offboard.Verb, offboard.Losses, offboard.Confirm = "Offboard payroll?", "This is for good. The name and its keys never come back.", "", "Offboard payroll", gone, "payroll"
+	person := suspend
+	person.Question, person.Kind, person.ID, person.Action = "Revoke bo?", "person", "bo", "/revoke"
+	revocation := Revocation{
+		Index: 12070, What: "Agent suspended", Kind: "agent", ID: "payroll", URL: "/agents/payroll", At: before(3 * time.Minute), Who: "bo", Reason: Plain("its laptop was stolen"), Losses: losses[:3],
+		Points: []Point{
+			{Name: "gateway", What: "the gateway of this server", At: before(3 * time.Minute), After: "412 µs", Streams: 2, Entry: 12071},
+			{Name: "vault-server", What: "a resource server that follows the feed", At: before(2 * time.Minute), After: "1.2 s", Entry: 12074},
+			{Name: "siem", What: "a receiver of shared signals"},
+		},
 	}
 	return map[string]Page{
 		"inbox":           page("inbox", "Inbox", "inbox", Inbox{Waiting: asks}),
@@ -140,13 +172,26 @@ func samples() map[string]Page {
 		"agents":          page("agents", "Agents", "agents", Agents{[]AgentRow{{Name: "payroll", Owner: "ana", Purpose: "monthly payroll run", Environment: "prod", Status: "active", Instances: 3, Calls: 12044, Refusals: 14, Last: before(2 * time.Minute), More: true}, {Name: "helpdesk", Owner: "dee", Purpose: "answers first-line tickets", Environment: "prod", Status: "suspended", Quarantined: 1}}}),
 		"agents-empty":    page("agents", "Agents", "agents", Agents{}),
 		"agent":           page("agent", "payroll", "agents", agent),
-		"void-suspend":    page("void", "Suspend payroll", "agents", Void{Agent: agent, Live: 3, Approvals: 2}),
-		"void-offboard":   page("void", "Offboard payroll", "agents", Void{Agent: agent, Offboard: true, Live: 3, Approvals: 2, Keys: []string{"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"}}),
+		"void-suspend":    page("void", "Suspend payroll", "agents", suspend),
+		"void-offboard":   page("void", "Offboard payroll", "agents", offboard),
+		"void-person":     page("void", "Revoke bo", "people", person),
+		"revocation":      page("revocation", "Agent suspended", "revocations", revocation),
+		"revocation-new":  page("revocation", "Agent suspended", "revocations", Revocation{Index: 12070, What: "Token revoked", Kind: "token", ID: "tok_AAAAAAAAAAAAAAAAAAAAAA", At: before(time.Second), Who: "bo"}),
+		"revocations": page("revocations", "Revocations", "revocations", Revocations{Older: "/revocations?before=12001", Kinds: []Choice{{Label: "Token", URL: "token"}, {Label: "Key", URL: "key"}}, All: []RevocationRow{
+			{Index: 12070, At: before(3 * time.Minute), What: "Agent suspended", Kind: "agent", ID: "payroll", URL: "/agents/payroll", Who: "bo", Reason: Plain("its laptop was stolen"), Took: "4 tokens, 2 tasks, 1 approval"},
+			{Index: 12001, At: before(3 * time.Hour), What: "Revoked", Kind: "key", ID: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", Who: "uid:0"},
+		}}),
+		"revocations-empty": page("revocations", "Revocations", "revocations", Revocations{Kinds: []Choice{{Label: "Token", URL: "token"}}}),
+		"resources": page("resources", "Resources", "resources", Resources{[]ResourceRow{
+			{Name: "bank", Type: "mcp", Environment: "prod", Place: "http://127.0.0.1:9000/mcp", Status: "active", Tools: 3, Agents: []string{"payroll", "helpdesk"}},
+			{Name: "crm", Type: "http", Environment: "prod", Place: "http://127.0.0.1:9001", Status: "suspended", Tools: 2, Before: before(time.Hour)},
+		}}),
+		"resources-empty": page("resources", "Resources", "resources", Resources{}),
 		"ledger":          page("ledger", "Ledger", "ledger", Ledger{Size: 12069, Found: lines, Limited: true, Next: "/ledger?until=x", Classes: []string{"read", "payout"}, Kinds: []string{"call.decided", "call.finished"}}),
 		"ledger-empty":    page("ledger", "Ledger", "ledger", Ledger{Size: 12069, Asked: true, Query: Query{Agent: "nobody"}}),
 		"entry":           page("entry", "Entry 12067", "ledger", Chain{Index: 12067, Size: 12069, What: "Call decided", Kind: "call.decided", At: before(2 * time.Minute), Approval: asks[0].ID, Facts: []Row{{Name: Plain("index"), Type: "number", Value: Plain("12067")}, {Name: Plain("kind"), Type: "text", Value: Plain("call.decided")}, {Name: Plain("view"), Type: "object", Count: 2}, {Depth: 1, Name: Plain("seq"), Type: "number", Value: Plain("12066")}}, Steps: []Step{{EntryLink: EntryLink{11990, "Token issued", before(14 * time.Minute), "payroll", ""}, State: "done"}, {EntryLink: EntryLink{12040, "Call decided", before(11 * time.Minute), "payroll", "approval_required"}, State: "waits", Text: "bank/pay, class payout"}, {EntryLink: EntryLink{12066, "Approval signed", before(2 * time.Minute), "bo", ""}, State: "done", Text: "approve"}, {EntryLink: EntryLink{12067, "Call decided", before(2 * time.Minute), "payroll", ""}, State: "done", Text: "allowed", Current: true}, {EntryLink: EntryLink{12068, "Call finished", before(2 * time.Minute), "", ""}, State: "done", Text: "ok after 212 ms"}}}),
-		"people":          page("people", "People", "people", People{[]Person{{Name: "bo", Email: "bo@example.com", Groups: []string{"finance-approvers"}, Roles: []string{"admin"}, Pending: 3, Approved: 41, Denied: 3, Yes: 93, Passkeys: []Passkey{{ID: "x", Kind: "iCloud Keychain", How: "first, by an operator’s code", Synced: true, Enrolled: before(200 * 24 * time.Hour), Used: before(3 * time.Hour)}, {ID: "y", Kind: "Passkey", How: "added", Enrolled: before(2 * time.Hour), From: noon.Add(22 * time.Hour)}}}, {Name: "cy", Groups: []string{"security"}, Yes: -1}, {Name: "ana", Email: "a.na+x@example.com", Yes: -1, Twin: "anna"}}}),
-		"health":          page("health", "Health", "health", Health{true, []Check{{Name: "The ledger advances", Good: true, At: before(2 * time.Second), Text: "The last of 12,069 entries. Each decision appends one before anything runs."}, {Name: "Checkpoint", Good: true, At: before(2 * time.Second), Text: "Signed over all entries."}, {Name: "Clock", Good: true, At: noon, Browse: true, Text: "With scripts, this page compares it with your machine’s."}, {Name: "Store", Good: false, Value: "disk full", Text: "Nothing is allowed while this lasts."}}}),
+		"people":          page("people", "People", "people", People{[]Person{{Name: "bo", Email: "bo@example.com", Groups: []string{"finance-approvers"}, Roles: []string{"admin"}, Pending: 3, Approved: 41, Denied: 3, Yes: 93, Passkeys: []Passkey{{ID: "x", Kind: "iCloud Keychain", How: "first, by an operator’s code", Synced: true, Enrolled: before(200 * 24 * time.Hour), Used: before(3 * time.Hour)}, {ID: "y", Kind: "Passkey", How: "added", Enrolled: before(2 * time.Hour), From: noon.Add(22 * time.Hour)}}}, {Name: "cy", Status: "suspended", Groups: []string{"security"}, Yes: -1}, {Name: "ana", Email: "a.na+x@example.com", Yes: -1, Twin: "anna"}}}),
+		"health":          page("health", "Health", "health", Health{Ready: true, Newest: 12070, At: before(3 * time.Minute), Points: []PointHealth{{Name: "gateway", What: "the gateway of this server", Seq: 12070, At: before(3 * time.Minute), Good: true}, {Name: "vault-server", What: "a resource server that follows the feed", Seq: 12001, Behind: 1, Lag: "for 3 min", At: before(4 * time.Minute)}}, Checks: []Check{{Name: "The ledger advances", Good: true, At: before(2 * time.Second), Text: "The last of 12,069 entries. Each decision appends one before anything runs."}, {Name: "Checkpoint", Good: true, At: before(2 * time.Second), Text: "Signed over all entries."}, {Name: "Clock", Good: true, At: noon, Browse: true, Text: "With scripts, this page compares it with your machine’s."}, {Name: "Store", Good: false, Value: "disk full", Text: "Nothing is allowed while this lasts."}}}),
 		"login":           {Title: "Log in", Now: noon, Body: Login{Next: "/", Ended: true}},
 		"login-nobody":    {Title: "Log in", Now: noon, Body: Login{Next: "/", Nobody: true, Command: "counterfoil person enroll-code NAME"}},
 		"enrol":           {Title: "Enrol a passkey", Now: noon, Body: Enrol{}},

@@ -113,8 +113,10 @@ type Approval struct {
 	Owner    string
 	OnBehalf string
 	Task     string
-	Does     Text // its purpose
-	Seen     bool // the viewer may open the agent's page
+	TaskFor  Text   // what the task is for, in the agent's words
+	OpenedBy string // the agent that opened the task, where it is another
+	Does     Text   // the agent's purpose
+	Seen     bool   // the viewer may open the agent's page
 
 	Class  string
 	Rule   string // how many people, of which groups, in words
@@ -269,13 +271,41 @@ type Agent struct {
 	Refusals                                  []CodeCount
 	Recent                                    []Line
 	Waiting                                   int // approvals that wait for people
+
+	OpenTasks, ClosedTasks []Task // as its worker, or as the one that opened them
+	MoreTasks              bool   // more were closed lately than are shown
 }
+
+// A Task is a bounded unit of an agent's work.
+type Task struct {
+	ID, State     string
+	Agent, Opener string // who works in it, and who opened it
+	Parent        string
+	For           Text     // its purpose, in the words of who opened it
+	Tools         []string // empty: everything that is granted
+	Opened        time.Time
+	Deadline      time.Time
+	Closed        time.Time
+	Reason        Text
+	Calls, Most   int64 // made, and the most there may be; zero: any number
+	Percent       int   // of Most
+	Limits        []LimitUse
+}
+
+// Open reports whether work may still be done in the task.
+func (t Task) Open() bool { return t.State == "open" }
 
 // An Instance is one running process of an agent.
 type Instance struct {
 	ID, Key, KeyKind, Status, How, Place string
 	Enrolled, Last                       time.Time
+
+	Old      string // the key that this one replaced, while both are taken
+	OldUntil time.Time
 }
+
+// Live reports whether the instance may act.
+func (i Instance) Live() bool { return i.Status == "active" }
 
 // A Grant is what one grant lets an agent call.
 type Grant struct {
@@ -295,14 +325,99 @@ type CodeCount struct {
 	URL           string
 }
 
-// Void is the body of "void": what suspending or offboarding an agent takes from it,
-// before anybody does it.
+// Void is the body of "void": what taking authority away voids, before anybody does it.
 type Void struct {
-	Agent     Agent
-	Offboard  bool
-	Live      int // instances
-	Keys      []string
-	Approvals int
+	Question string // Suspend payroll?
+	Text     string // what it means, and what brings it back
+	Command  string // that brings it back, on the server's machine
+	Verb     string // of the button
+	Losses   []Loss
+	Stays    []string // what it does not touch
+
+	Action    string // where the form goes
+	Kind, ID  string // of the target, where the form says it
+	Confirm   string // to be written; empty: nothing
+	Back      string
+	BackLabel string
+}
+
+// A Loss is one kind of thing that is taken, each by its name.
+type Loss struct {
+	What  string // 3 live tokens
+	Names []Name
+	More  int  // beyond the names
+	None  bool // there is nothing of the kind to take
+}
+
+// A Name names something, and says a word of it.
+type Name struct {
+	ID   string
+	URL  string // of its page; empty where there is none
+	Text Text
+}
+
+// A Revocation is the body of "revocation": one revocation and its receipt.
+type Revocation struct {
+	Index  int64
+	What   string // Agent suspended
+	Kind   string // of the target
+	ID     string
+	URL    string // of the target's page
+	At     time.Time
+	Who    string
+	Reason Text
+	Losses []Loss
+	Points []Point
+}
+
+// Stopped is at how many enforcement points it is in force.
+func (r Revocation) Stopped() int {
+	n := 0
+	for _, p := range r.Points {
+		if !p.At.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// A Point is an enforcement point, and when it stopped accepting what was revoked.
+type Point struct {
+	Name, Kind string
+	What       string    // what kind of point that is
+	At         time.Time // zero: not yet
+	After      string    // how long after the revocation was acknowledged
+	Streams    int       // that were cut
+	Entry      int64     // that says so; zero where none does
+}
+
+// Revocations is the body of "revocations".
+type Revocations struct {
+	All   []RevocationRow
+	Kinds []Choice // of targets: Label for people, URL the kind's name
+	Older string   // where the older ones are
+}
+
+// A RevocationRow is a revocation in a list.
+type RevocationRow struct {
+	Index          int64
+	At             time.Time
+	What, Kind, ID string
+	URL            string // of the target's page
+	Who            string
+	Reason         Text
+	Took           string // 3 tokens, 1 task
+}
+
+// Resources is the body of "resources".
+type Resources struct{ All []ResourceRow }
+
+// A ResourceRow is a protected server in a list.
+type ResourceRow struct {
+	Name, Type, Environment, Place, Status string
+	Tools                                  int
+	Agents                                 []string  // that are granted something there
+	Before                                 time.Time // tokens of then and before are void
 }
 
 // A Line is an entry of the ledger in a list.
@@ -362,6 +477,7 @@ type People struct {
 // A Person is somebody who may sign.
 type Person struct {
 	Name, Email string
+	Status      string // active or suspended
 	Groups      []string
 	Roles       []string
 	Passkeys    []Passkey
@@ -385,6 +501,20 @@ type Passkey struct {
 type Health struct {
 	Ready  bool
 	Checks []Check
+
+	Newest int64 // index of the newest revocation; negative where there is none
+	At     time.Time
+	Points []PointHealth
+}
+
+// A PointHealth is how far an enforcement point knows what is revoked.
+type PointHealth struct {
+	Name, What string
+	Seq        int64     // index of the newest entry that it knows of
+	Behind     int       // revocations that it does not know yet
+	At         time.Time // when it last said so
+	Lag        string
+	Good       bool
 }
 
 // A Check is one thing that a page of this console rests on.

@@ -86,7 +86,7 @@ func open(t *testing.T, sys *counterfoiltest.System, name string) *tab {
 	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
 		t.Fatalf("opening a window: %v", err)
 	}
-	b.ctx, cancel = context.WithTimeout(ctx, 5*counterfoiltest.Timeout)
+	b.ctx, cancel = context.WithTimeout(ctx, 10*counterfoiltest.Timeout)
 	t.Cleanup(cancel)
 	do(b, log.Enable, cdp.Empty{})
 	do(b, page.Enable, page.EnableParams{})
@@ -229,6 +229,26 @@ func (b *tab) says(selector string, parts ...string) {
 	for _, p := range parts {
 		if !strings.Contains(got, p) {
 			b.t.Errorf("%s at %s does not say %q to %s:\n%s", selector, eval[string](b, `location.pathname`), p, b.name, got)
+		}
+	}
+}
+
+// comesToSay loads a page again and again until an element of it says something.
+func (b *tab) comesToSay(path, selector, want string) {
+	b.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	ctx, cancel := context.WithTimeout(b.ctx, counterfoiltest.Timeout)
+	defer cancel()
+	for {
+		b.visit(path)
+		if strings.Contains(b.text(selector), want) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("%s does not come to say %q to %s:\n%s", path, want, b.name, b.text(selector))
+		case <-tick.C:
 		}
 	}
 }

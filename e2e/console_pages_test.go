@@ -10,6 +10,9 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/counterfoil/counterfoil"
+	agents "github.com/counterfoil/counterfoil/agent"
+	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -55,6 +58,26 @@ func lived(t *testing.T, sys *counterfoiltest.System) []place {
 	long := agent.Ask(agent.Transport, "pay", paymentOrder(90, strings.Repeat("Where this goes, at some length.\n", 200)))
 	cut := agent.Ask(agent.Transport, "pay", paymentOrder(95, strings.Repeat("Where this goes, at great length. ", 600)))
 
+	tasks, inTask := agentTasks(t, sys, agent)
+	top, err := tasks.Open(t.Context(), agents.OpenTask{Purpose: "Pay what is due in March", MaxCalls: 20, Limits: []agents.TaskLimit{{Class: "payout", Sum: "amount", Max: "5000"}}})
+	must(t, err)
+	_, err = tasks.Open(t.Context(), agents.OpenTask{Purpose: "Look up what is left", Parent: top.ID, Tools: []counterfoil.ToolID{{Resource: "bank", Tool: "get_balance"}}})
+	must(t, err)
+	over, err := tasks.Open(t.Context(), agents.OpenTask{Purpose: "Pay what was due in February"})
+	must(t, err)
+	_, err = tasks.Complete(t.Context(), over.ID, "all of it is paid")
+	must(t, err)
+	working := inTask(top.ID)
+	agent.CallAt(working, "get_balance", map[string]any{})
+	task := agent.Ask(working, "pay", paymentOrder(2750, "globex"))
+
+	lost := sys.Agent("payroll") // another instance
+	lost.Call("get_balance", map[string]any{})
+	sys.Apply("{kind: Person, name: dee, email: dee@example.com}")
+	revoked := revoke(t, sys, "instance", lost.Instance)
+	revoke(t, sys, "person", "dee")
+	revoke(t, sys, "agent", "auditor")
+
 	var decided int64
 	for _, e := range sys.Entries() {
 		if e.Kind == ledger.CallDecided && e.Approval.ID == first && e.Decision == ledger.Allow {
@@ -67,10 +90,47 @@ func lived(t *testing.T, sys *counterfoiltest.System) []place {
 		{"approval-long", "/approvals/" + long, bo}, {"approval-cut", "/approvals/" + cut, bo},
 		{"approval-mine", "/approvals/" + half, bo}, {"approval-owner", "/approvals/" + half, ana},
 		{"approval-done", "/decided/" + first, bo}, {"approval-refused", "/decided/" + denied, ana}, {"decided", "/decided", bo},
+		{"approval-task", "/approvals/" + task, bo}, {"task-end", "/revoke?kind=task&id=" + top.ID, ana}, {"revoke-person", "/revoke?kind=person&id=bo", ana},
+		{"revoke-owner", "/revoke?kind=owner&id=ana", ana}, {"revocations", "/revocations", ana}, {"revocation", fmt.Sprintf("/revocations/%d", revoked), ana},
+		{"resources", "/resources", ana},
 		{"agents", "/agents", ana}, {"agent", "/agents/payroll", ana}, {"suspend", "/agents/payroll/suspend", ana}, {"offboard", "/agents/payroll/offboard", ana},
 		{"people", "/people", ana}, {"ledger", "/ledger", ana}, {"ledger-none", "/ledger?agent=nobody", ana}, {"entry", fmt.Sprintf("/ledger/%d", decided), ana},
 		{"health", "/health", ana}, {"not-found", "/nothing", bo}, {"role", "/agents", cy},
 	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agentTasks is what an agent opens its tasks with, and what signs its requests in one.
+func agentTasks(t *testing.T, sys *counterfoiltest.System, a *counterfoiltest.Agent) (tasks *agents.Tasks, in func(task string) *agents.Transport) {
+	t.Helper()
+	cfg := agents.Config{Issuer: sys.Issuer(), Agent: a.Name, Signer: a.Signer, Resource: sys.BankURL(), Now: sys.Clock.Now}
+	tasks, err := agents.NewTasks(cfg)
+	must(t, err)
+	return tasks, func(task string) *agents.Transport {
+		cfg.Task = task
+		transport, err := agents.NewTransport(cfg)
+		must(t, err)
+		return transport
+	}
+}
+
+// revoke takes authority away at the machine, and returns the index of the entry.
+func revoke(t *testing.T, sys *counterfoiltest.System, kind, id string) int64 {
+	t.Helper()
+	status, body := sys.Admin("POST", "/api/v1/revocations", map[string]any{"kind": kind, "id": id, "reason": "a drill"})
+	var done struct {
+		Index int64 `json:"index"`
+	}
+	if err := ijson.UnmarshalLax(body, &done); status != 200 || err != nil {
+		t.Fatalf("revoking %s %s: %d %s", kind, id, status, body)
+	}
+	return done.Index
 }
 
 // TestConsolePages: every page, light and dark, has no serious fault that axe finds,

@@ -263,7 +263,7 @@ func TestConsoleWithoutScripts(t *testing.T) {
 
 	// What takes authority away is a form, and needs no script.
 	ana.visit("/agents/payroll/suspend")
-	ana.says("main", "Every token of payroll", "its one live instance", "1 approval that is open")
+	ana.says(".takes", "1 live token", "No open task", "1 open approval", "Pay 77 EUR to acme")
 	if err := chromedp.Do(ana.ctx, chromedp.SendKeys(chromedp.CSS("#why"), "on holiday")); err != nil {
 		t.Fatal(err)
 	}

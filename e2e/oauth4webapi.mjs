@@ -6,9 +6,12 @@
 // JSON-RPC request for the resource), and what to do otherwise than one should:
 // audience (of the assertion, instead of the issuer), proofKeyFile (signs the
 // proof of the token request), showKeyFile (signs the proof at the resource),
-// showTo (another resource's URL, which gets this one's token).
-// Output: what was found and got, each use_dpop_nonce that came in between, and
-// at the first refusal where it was and what it said.
+// showTo (another resource's URL, which gets this one's token). With about (other: an
+// agent, otherKeyFile) it then asks about the token and revokes it: first as that
+// other agent, then as itself.
+// Output: what was found and got, each use_dpop_nonce that came in between, what the
+// issuer said of the token before and after it was revoked, and at the first refusal
+// where it was and what it said.
 import { text } from 'node:stream/consumers'
 import * as oauth from 'oauth4webapi'
 import { keyPair } from './keys.mjs'
@@ -89,6 +92,48 @@ try {
     ),
   )
   output.used = { status: answer.status, body: await answer.text() }
+
+  if (input.about) {
+    // introspect asks about the token, for JSON or for a signed JWT, whose signature
+    // is checked with the keys that the issuer publishes.
+    const introspect = async (who, auth, requestJwtResponse) => {
+      const response = await oauth.introspectionRequest(as, who, auth, tokens.access_token, { requestJwtResponse, ...http })
+      const type = response.headers.get('content-type')
+      const said = await oauth.processIntrospectionResponse(as, who, response)
+      if (requestJwtResponse) await oauth.validateApplicationLevelSignature(as, response, http)
+      return { type, said }
+    }
+    const revoke = async (who, auth) =>
+      oauth.processRevocationResponse(await oauth.revocationRequest(as, who, auth, tokens.access_token, http))
+    const other = { client_id: input.about.other }
+    const otherKey = await keyPair(input.about.otherKeyFile)
+
+    where = 'about, another agent'
+    output.about = { other: await introspect(other, oauth.PrivateKeyJwt(otherKey.privateKey), false) }
+    output.about.otherJWT = await introspect(other, oauth.PrivateKeyJwt(otherKey.privateKey), true)
+    await revoke(other, oauth.PrivateKeyJwt(otherKey.privateKey))
+    where = 'about'
+    output.about.before = await introspect(client, authentication, false)
+    output.about.beforeJWT = await introspect(client, authentication, true)
+    where = 'revocation'
+    await revoke(client, authentication)
+    await revoke(client, authentication) // once more: it is revoked, which is no error
+    where = 'about, revoked'
+    output.about.after = await introspect(client, authentication, false)
+    output.about.afterJWT = await introspect(client, authentication, true)
+    where = 'resource, revoked'
+    const again = await oauth
+      .protectedResourceRequest(
+        tokens.access_token,
+        'POST',
+        new URL(input.resource),
+        new Headers({ 'content-type': 'application/json', accept: 'application/json, text/event-stream' }),
+        JSON.stringify(input.use),
+        { DPoP, ...http },
+      )
+      .catch((err) => err.response)
+    output.about.used = { status: again.status, body: await again.text() }
+  }
 } catch (err) {
   // A refusal is an answer too: the test looks at it.
   const challenge = err.cause?.[0]

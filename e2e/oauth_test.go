@@ -131,6 +131,82 @@ tools:
 	}
 }
 
+// TestOAuth4webapiAsksAboutItsTokenAndRevokesIt: RFC 7662 with both kinds of answer
+// (RFC 9701) and RFC 7009, by private_key_jwt. To an agent that the token is not of
+// there is no such token, and what it revokes stays good.
+func TestOAuth4webapiAsksAboutItsTokenAndRevokesIt(t *testing.T) {
+	t.Parallel()
+	p := peers.Need(t)
+	sys := counterfoiltest.NewAt(t, counterfoiltest.WallClock())
+	got := p.OAuth(t, peers.OAuth{
+		Agent: "payroll", KeyFile: enroll(t, sys, "payroll", "Ed25519"), Resource: sys.BankURL(),
+		Use: map[string]any{
+			"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": map[string]any{
+				"protocolVersion": "2025-11-25", "capabilities": map[string]any{},
+				"clientInfo": map[string]any{"name": "oauth4webapi", "version": "3"},
+			},
+		},
+		About: &peers.OtherAgent{Other: "auditor", OtherKeyFile: enroll(t, sys, "auditor", "ES256")},
+	})
+	if got.Refused != nil || got.About == nil || got.Claims == nil {
+		t.Fatalf("refused: %+v", got.Refused)
+	}
+	const asJSON, asJWT = "application/json", "application/token-introspection+jwt"
+	a := got.About
+	for name, c := range map[string]struct {
+		got    peers.Introspected
+		media  string
+		active bool
+	}{
+		"another agent":                {a.Other, asJSON, false},
+		"another agent, as a JWT":      {a.OtherJWT, asJWT, false},
+		"its own":                      {a.Before, asJSON, true},
+		"its own, as a JWT":            {a.BeforeJWT, asJWT, true},
+		"once it is revoked":           {a.After, asJSON, false},
+		"once it is revoked, as a JWT": {a.AfterJWT, asJWT, false},
+	} {
+		if c.got.Type != c.media || c.got.Said["active"] != c.active {
+			t.Errorf("%s: %+v", name, c.got)
+		}
+		if !c.active {
+			if len(c.got.Said) != 1 {
+				t.Errorf("%s: it says more than that it is not active: %v", name, c.got.Said)
+			}
+			continue
+		}
+		cnf, _ := c.got.Said["cnf"].(map[string]any)
+		for member, want := range map[string]any{
+			"iss": sys.Issuer(), "sub": "payroll", "aud": sys.BankURL(), "client_id": "payroll", "scope": got.Scope, "token_type": "DPoP",
+		} {
+			if c.got.Said[member] != want {
+				t.Errorf("%s: %s is %v, want %v", name, member, c.got.Said[member], want)
+			}
+		}
+		if cnf["jkt"] != got.JKT {
+			t.Errorf("%s: cnf is %v, its key %s", name, cnf, got.JKT)
+		}
+	}
+	if got.Used == nil || got.Used.Status != http.StatusOK {
+		t.Errorf("before, the gateway answered %+v", got.Used)
+	}
+	if a.Used.Status != http.StatusUnauthorized || !strings.Contains(a.Used.Body, string(counterfoil.TokenRevoked)) {
+		t.Errorf("once it was revoked the gateway answered %+v", a.Used)
+	}
+	revoked := 0
+	for _, e := range sys.Entries() {
+		if e.Kind == ledger.Revoked {
+			revoked++
+			if e.Agent != "payroll" || e.TokenJTI == "" {
+				t.Errorf("the entry is %+v", e)
+			}
+		}
+	}
+	if revoked != 2 { // the second is on the record too, and took nothing
+		t.Errorf("%d revocations are in the ledger, want 2", revoked)
+	}
+	sys.CheckLedger()
+}
+
 // newKey makes a key that is registered nowhere and returns its file.
 func newKey(t *testing.T, alg string) string {
 	t.Helper()

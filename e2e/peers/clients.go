@@ -356,6 +356,21 @@ type OAuth struct {
 	ProofKeyFile string `json:"proofKeyFile,omitempty"` // signs the token request's proof
 	ShowKeyFile  string `json:"showKeyFile,omitempty"`  // signs the proof at the resource
 	ShowTo       string `json:"showTo,omitempty"`       // gets the token that is for Resource
+
+	// About has it ask about its token and revoke it, first as another agent.
+	About *OtherAgent `json:"about,omitempty"`
+}
+
+// OtherAgent is whom oauth4webapi is too.
+type OtherAgent struct {
+	Other        string `json:"other"`
+	OtherKeyFile string `json:"otherKeyFile"`
+}
+
+// Introspected is what the issuer said of a token.
+type Introspected struct {
+	Type string         // media type of the answer
+	Said map[string]any // its claims, out of the JWT where it was one
 }
 
 // Shown is how far oauth4webapi came.
@@ -380,6 +395,15 @@ type Shown struct {
 	Used *struct { // the resource's answer to [OAuth.Use]
 		Status int
 		Body   string
+	}
+	About *struct { // of [OAuth.About]
+		Other, OtherJWT   Introspected
+		Before, BeforeJWT Introspected
+		After, AfterJWT   Introspected
+		Used              struct { // the resource's answer to the revoked token
+			Status int
+			Body   string
+		}
 	}
 	Refused *struct {
 		Where         string // resource metadata, issuer metadata, token or resource

@@ -78,6 +78,7 @@ func newAdmin(cfg Config, a *answers) http.Handler {
 	rt.handle(http.MethodPost, "/api/v1/people/{name}/enroll-code", typed(m, m.personCode))
 	rt.handle(http.MethodGet, "/api/v1/changes", typed(m, m.listChanges))
 	rt.handle(http.MethodDelete, "/api/v1/changes/{id}", typed(m, m.withdrawChange))
+	m.revokeRoutes(rt)
 	rt.handle(http.MethodGet, "/api/v1/{kind}", typed(m, m.list))
 	rt.handle(http.MethodGet, "/api/v1/{kind}/{name}", typed(m, m.get))
 	rt.handle(http.MethodDelete, "/api/v1/{kind}/{name}", typed(m, m.remove))
@@ -97,10 +98,10 @@ func (m *admin) gate(_ http.ResponseWriter, r *http.Request) error {
 func kindOf(plural string) (string, error) {
 	kind, ok := map[string]string{
 		"people": counterfoil.KindPerson, "classes": counterfoil.KindClass, "resources": counterfoil.KindResource,
-		"agents": counterfoil.KindAgent, "policies": counterfoil.KindPolicy,
+		"agents": counterfoil.KindAgent, "policies": counterfoil.KindPolicy, "transmitters": counterfoil.KindTransmitter,
 	}[plural]
 	if !ok {
-		return "", counterfoil.Refuse(counterfoil.ToolUnknown, "there is nothing at this path; documents are people, classes, resources, agents and policies")
+		return "", counterfoil.Refuse(counterfoil.ToolUnknown, "there is nothing at this path; documents are people, classes, resources, agents, policies and transmitters")
 	}
 	return kind, nil
 }
@@ -218,6 +219,8 @@ func (m *admin) show(kind string, noun any) (document, error) {
 		d.Name = noun.Name
 	case *counterfoil.Policy:
 		d.Name = noun.Name
+	case *counterfoil.Transmitter:
+		d.Name = noun.Name
 	case *counterfoil.Agent:
 		view, err := m.Authority.Agent(noun.Name)
 		if err != nil {
@@ -228,15 +231,23 @@ func (m *admin) show(kind string, noun any) (document, error) {
 	return d, nil
 }
 
-// voided is what an agent lost.
+// voided is what an agent lost: what counterfoil.Voided says, with the lists that every
+// agent has even where they are empty.
 type voided struct {
 	Epoch     int64    `json:"epoch"`     // tokens of older epochs are void
 	Instances []string `json:"instances"` // ids
 	Keys      []string `json:"keys"`      // thumbprints
+
+	Tokens      []string `json:"tokens,omitzero"` // ids of those that had not expired
+	Tasks       []string `json:"tasks,omitzero"`
+	Approvals   []string `json:"approvals,omitzero"`
+	Codes       int      `json:"codes,omitzero"`
+	Grants      []string `json:"grants,omitzero"`
+	Credentials []string `json:"credentials,omitzero"` // of the upstreams that it called; they stay
 }
 
 func newVoided(v counterfoil.Voided) voided {
-	out := voided{v.Epoch, v.Instances, v.Keys}
+	out := voided{v.Epoch, v.Instances, v.Keys, v.Tokens, v.Tasks, v.Approvals, v.Codes, v.Grants, v.Credentials}
 	if out.Instances == nil {
 		out.Instances = []string{}
 	}
@@ -275,11 +286,19 @@ type reasonBody struct {
 	Reason string `json:"reason"`
 }
 
-func (m *admin) suspend(ctx context.Context, c call[reasonBody]) (document, error) {
-	if err := m.Authority.Suspend(ctx, c.path("name"), c.in.Reason, c.actor); err != nil {
-		return document{}, err
+// suspended is an agent, with what it lost.
+type suspended struct {
+	document
+	Voided voided `json:"voided"`
+}
+
+func (m *admin) suspend(ctx context.Context, c call[reasonBody]) (suspended, error) {
+	v, err := m.Authority.Suspend(ctx, c.path("name"), c.in.Reason, c.actor)
+	if err != nil {
+		return suspended{}, err
 	}
-	return m.agent(c.path("name"))
+	doc, err := m.agent(c.path("name"))
+	return suspended{doc, newVoided(v)}, err
 }
 
 type resumeBody struct {
@@ -359,40 +378,6 @@ func newInstances(all []counterfoil.Instance) []instance {
 	out := []instance{}
 	for _, inst := range all {
 		out = append(out, instance{inst.ID, inst.JKT, inst.Alg, inst.Status, inst.Enrolled.UTC()})
-	}
-	return out
-}
-
-type rotateBody struct {
-	Emergency bool `json:"emergency"`
-}
-
-type signingKey struct {
-	KID     string    `json:"kid"`
-	Alg     string    `json:"alg"`
-	State   string    `json:"state"`
-	Created time.Time `json:"created"`
-}
-
-type signingKeys struct {
-	Keys []signingKey `json:"keys"`
-}
-
-func (m *admin) rotate(ctx context.Context, c call[rotateBody]) (signingKeys, error) {
-	turn := m.Keys.Rotate
-	if c.in.Emergency {
-		turn = m.Keys.RotateEmergency
-	}
-	if err := turn(ctx, c.actor); err != nil {
-		return signingKeys{}, err
-	}
-	return m.signingKeys(), nil
-}
-
-func (m *admin) signingKeys() signingKeys {
-	out := signingKeys{Keys: []signingKey{}}
-	for _, k := range m.Keys.Keys() {
-		out.Keys = append(out.Keys, signingKey{k.KID, k.Alg, k.State, k.Created.UTC()})
 	}
 	return out
 }
@@ -538,20 +523,29 @@ func (m *admin) receipt(ctx context.Context, c call[none]) (ledger.Receipt, erro
 	return m.Entries.Receipt(ctx, i)
 }
 
-// export streams the log. What goes wrong after the first byte cuts the answer
-// off, so that nobody takes it for whole; verify says so too.
+// export streams the log; verify says too where it is not whole.
 func (m *admin) export(w http.ResponseWriter, r *http.Request) error {
+	return m.stream(w, r, "application/x-ndjson", "exporting the ledger", func() error { return m.Entries.Export(r.Context(), w) })
+}
+
+// stream answers with what write writes. What goes wrong after the first byte cuts the
+// answer off, so that nobody takes it for whole.
+func (m *admin) stream(w http.ResponseWriter, r *http.Request, mediaType, what string, write func() error) error {
 	if m.Actor(r.Context()) == "" {
 		return counterfoil.Refuse(counterfoil.RoleRequired, "the system does not say who is at the other end of the socket")
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := m.Entries.Export(r.Context(), w); err != nil {
-		m.Logger.ErrorContext(r.Context(), "exporting the ledger", "request_id", RequestID(r.Context()), "err", err)
-		if tracked, ok := w.(*writer); ok && tracked.wrote {
-			panic(http.ErrAbortHandler)
-		}
-		return counterfoil.NewFault(counterfoil.LedgerUnavailable, err)
+	w.Header().Set("Content-Type", mediaType)
+	err := write()
+	if err == nil {
+		return nil
 	}
-	return nil
+	m.Logger.ErrorContext(r.Context(), what, "request_id", RequestID(r.Context()), "err", err)
+	if tracked, ok := w.(*writer); ok && tracked.wrote {
+		panic(http.ErrAbortHandler)
+	}
+	if _, refused := counterfoil.AsRefusal(err); refused {
+		return err
+	}
+	return counterfoil.NewFault(counterfoil.LedgerUnavailable, err)
 }

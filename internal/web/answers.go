@@ -73,8 +73,12 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 		})
 		return
 	}
-	for _, c := range resource.Challenge(err, "", "") {
-		h.Add("WWW-Authenticate", c)
+	if errors.As(err, new(closed)) {
+		p.Status = http.StatusConflict
+	} else {
+		for _, c := range resource.Challenge(err, "", "") {
+			h.Add("WWW-Authenticate", c)
+		}
 	}
 	if u := (unapplied{}); errors.As(err, &u) {
 		p.Problems, p.Changes = u.Problems, u.Changes

@@ -52,6 +52,20 @@ var operations = []operation{
 	op(http.MethodPost, apiPath+"agents/{name}/suspend", forAdmins, "Suspend an agent: its tokens are void at once", (*management).suspend),
 	op(http.MethodPost, apiPath+"agents/{name}/offboard", forAdmins, "End an agent for good", (*management).offboard),
 
+	op(http.MethodGet, apiPath+"tasks", forReaders, "Tasks, newest first", (*management).tasks).
+		asks(
+			parameter{"agent", "only those that this agent works in", nil},
+			parameter{"state", "only those in this state", taskStates},
+		),
+	op(http.MethodPost, apiPath+"tasks/{id}/cancel", forAdmins, "End a task: its tokens, its open approvals and the tasks below it are void at once", (*management).cancelTask).
+		refuses(counterfoil.TaskClosed),
+
+	op(http.MethodGet, apiPath+"revocations", forReaders, "What was taken away, newest first", (*management).revocations).
+		asks(parameter{"limit", "the most revocations, 100 when absent and at most 1000", nil}),
+	op(http.MethodPost, apiPath+"revocations", forAdmins, "Take authority away, at once: from a token, key, instance, task, agent, person or resource, or from the agents of an owner", (*management).revoke).
+		refuses(counterfoil.ToolUnknown),
+	op(http.MethodGet, apiPath+"revocations/{index}", forReaders, "One revocation, what it took, and when each enforcement point stopped accepting that", (*management).receiptOf),
+
 	op(http.MethodGet, apiPath+"ledger/entries", forReaders, "Entries that a filter chooses, newest first, or from an index on", (*management).ledgerEntries).
 		asks(entryFilter...),
 	op(http.MethodGet, apiPath+"ledger/entries/{index}", forReaders, "One entry", (*management).ledgerEntry),

@@ -81,7 +81,7 @@ func (m *management) showAgent(name string) (anAgent, error) {
 }
 
 func (m *management) suspend(ctx context.Context, a asked[reasonBody]) (anAgent, error) {
-	if err := m.Authority.Suspend(ctx, a.path("name"), a.in.Reason, a.session.person.Name); err != nil {
+	if _, err := m.Authority.Suspend(ctx, a.path("name"), a.in.Reason, a.session.person.Name); err != nil {
 		return anAgent{}, err
 	}
 	return m.showAgent(a.path("name"))

@@ -68,6 +68,7 @@ func (m *management) pages(rt *router) {
 		rt.handle(http.MethodGet, path, p.page(forAdmins, func(v visit) (shown, error) { return p.voidPage(v, offboard) }))
 		rt.handle(http.MethodPost, path, p.act(forAdmins, voidFields(offboard), func(v visit) (string, error) { return p.voidForm(v, offboard) }))
 	}
+	p.revokePages(rt)
 	rt.handle(http.MethodGet, "/people", p.page(forReaders, p.peoplePage))
 	rt.handle(http.MethodGet, "/ledger", p.page(forReaders, p.ledgerPage))
 	rt.handle(http.MethodGet, "/ledger/{index}", p.page(forReaders, p.entryPage))
@@ -295,6 +296,8 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, s *session, got sh
 
 // said is what is said of a form that did what it should.
 var said = map[string]string{
+	"revoked":    "Revoked, from this moment on.",
+	"already":    "That was revoked before: there was nothing left to take.",
 	"suspended":  "Suspended. Every token of the agent is void from this moment.",
 	"offboarded": "Offboarded. The agent, its keys and its name are gone for good.",
 	"cancelled":  "Cancelled. The agent is told so; nothing runs.",

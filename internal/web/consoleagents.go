@@ -93,9 +93,11 @@ func (p *pages) agentBody(name string) (console.Agent, error) {
 		a.Grants = append(a.Grants, grant(registry, &doc.Grants[i]))
 	}
 	for _, i := range instances {
-		a.Instances = append(a.Instances, console.Instance{
-			ID: i.ID, Key: i.JKT, KeyKind: i.Alg, Status: string(i.Status), How: i.How, Enrolled: i.Enrolled,
-		})
+		inst := console.Instance{ID: i.ID, Key: i.JKT, KeyKind: i.Alg, Status: string(i.Status), How: i.How, Enrolled: i.Enrolled}
+		if i.Old != nil && p.Now().Before(i.Old.Until) {
+			inst.Old, inst.OldUntil = i.Old.JKT, i.Old.Until
+		}
+		a.Instances = append(a.Instances, inst)
 	}
 	return a, nil
 }
@@ -153,6 +155,9 @@ func (p *pages) agentPage(v visit) (shown, error) {
 		return shown{}, err
 	}
 	if a.Waiting, err = p.openApprovals(ctx, v.s.person.Name, name, counterfoil.StatePending); err != nil {
+		return shown{}, err
+	}
+	if err := p.fillTasks(ctx, &a); err != nil {
 		return shown{}, err
 	}
 	now := p.Now()
@@ -215,41 +220,6 @@ func voidFields(offboard bool) []string {
 	return []string{"reason"}
 }
 
-func (p *pages) voidPage(v visit, offboard bool) (shown, error) {
-	name := v.path("name")
-	a, err := p.agentBody(name)
-	if err != nil {
-		return shown{}, err
-	}
-	body := console.Void{Agent: a, Offboard: offboard}
-	if body.Approvals, err = p.openApprovals(v.r.Context(), v.s.person.Name, name, counterfoil.StatePending, counterfoil.StateApproved); err != nil {
-		return shown{}, err
-	}
-	for _, i := range a.Instances {
-		if i.Status == string(counterfoil.Active) {
-			body.Live++
-		}
-		body.Keys = append(body.Keys, i.Key)
-	}
-	title := "Suspend " + name
-	if offboard {
-		title = "Offboard " + name
-	}
-	return shown{name: "void", title: title, section: "agents", body: body}, nil
-}
-
-func (p *pages) voidForm(v visit, offboard bool) (string, error) {
-	ctx, name, reason := v.r.Context(), v.path("name"), v.form.Get("reason")
-	if !offboard {
-		return "/agents/" + name + "?done=suspended", p.Authority.Suspend(ctx, name, reason, v.s.person.Name)
-	}
-	if v.form.Get("name") != name {
-		return "", counterfoil.Refuse(counterfoil.RequestMalformed, "the name that was written to confirm is not %s", name)
-	}
-	_, err := p.Authority.Offboard(ctx, name, reason, v.s.person.Name)
-	return "/agents?done=offboarded", err
-}
-
 func (p *pages) peoplePage(v visit) (shown, error) {
 	people, err := p.Approvals.People(v.r.Context())
 	if err != nil {
@@ -267,7 +237,7 @@ const enough = 5
 
 func (p *pages) person(v approval.PersonView) console.Person {
 	out := console.Person{
-		Name: v.Name, Email: v.Email, Groups: v.Groups, Roles: v.Roles, Pending: v.Load, Approved: v.Approved, Denied: v.Denied, Yes: -1,
+		Name: v.Name, Email: v.Email, Status: string(v.Status), Groups: v.Groups, Roles: v.Roles, Pending: v.Load, Approved: v.Approved, Denied: v.Denied, Yes: -1,
 		Seconds: int(v.Seconds),
 	}
 	if n := v.Approved + v.Denied; n >= enough {

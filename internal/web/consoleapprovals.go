@@ -139,6 +139,7 @@ func (p *pages) approval(ctx context.Context, view *approval.View, s session) (c
 	}
 	if r := view.Rendering; r != nil {
 		a.Irrevocable, a.OnBehalf, a.Does = r.Irrevocable, r.OnBehalfOf, text(r.Purpose)
+		a.TaskFor, a.OpenedBy = text(r.TaskPurpose), r.TaskOpener
 		a.Resource, a.Environment = r.Resource, r.Environment
 	}
 	p.fillCall(&a, view)
@@ -302,7 +303,7 @@ func outcome(v *approval.View) string {
 	case counterfoil.StateSuperseded:
 		return "The class, its rule or the tool changed after it was asked for. Nothing ran; the agent may ask again."
 	case counterfoil.StateRevoked:
-		return "The agent, its task or the passkey of somebody who signed was revoked. Nothing ran."
+		return "The agent, its task, the resource or somebody who signed was revoked. Nothing ran."
 	}
 	return ""
 }

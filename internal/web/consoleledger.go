@@ -268,6 +268,9 @@ func (p *pages) healthPage(v visit) (shown, error) {
 	for _, k := range c.Keys {
 		body.Checks = append(body.Checks, console.Check{Name: "Signing key " + k.State, Good: true, At: k.Created, Text: k.Alg + " " + k.KID})
 	}
+	if err := p.fillPoints(v.r.Context(), &body); err != nil {
+		return shown{}, err
+	}
 	return shown{name: "health", title: "Health", section: "health", body: body}, nil
 }
 

@@ -26,4 +26,7 @@ const (
 	SessionsEach = sessionsEach
 	AddressBurst = addressBurst
 	LookBurst    = lookBurst
+	AskBurst     = askBurst
+	MaxAsk       = maxAsk
+	MaxWaiting   = maxWaiting
 )

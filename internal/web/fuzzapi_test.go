@@ -1,7 +1,6 @@
 package web
 
 import (
-	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,14 +13,14 @@ import (
 	"github.com/counterfoil/counterfoil/ijson"
 )
 
-// A cookie that is taken for a session's holds exactly an id, spelled in one way, and
+// A cookie that is taken for a session's holds exactly a handle, spelled in one way, and
 // there is no second one.
 func FuzzSessionCookie(f *testing.F) {
 	m := &management{Config: Config{ManagementURL: "http://localhost:8421", Dev: true, Now: time.Now}, sessions: newSessions()}
-	id := strings.Repeat("A", 43)
+	id := counterfoil.NewHandle(counterfoil.HandleSession).Reveal()
 	for _, s := range []string{
 		"counterfoil_session=" + id, "counterfoil_session=" + id + "; counterfoil_session=" + id, "counterfoil_session=\"" + id + "\"",
-		"counterfoil_session=" + id + "=", "counterfoil_session=", "a=b; counterfoil_session=" + id, "counterfoil_session=" + id[:42] + "B", ";;=;",
+		"counterfoil_session=" + id + "=", "counterfoil_session=", "a=b; counterfoil_session=" + id, "counterfoil_session=" + id[:36] + "7", ";;=;",
 		"counterfoil_session=" + id + ";counterfoil_session", "__Host-counterfoil_session=" + id,
 	} {
 		f.Add(s)
@@ -32,14 +31,14 @@ func FuzzSessionCookie(f *testing.F) {
 		if !ok {
 			return
 		}
-		text := base64.RawURLEncoding.EncodeToString(id)
+		text := string(id)
 		same := 0
 		for pair := range strings.SplitSeq(cookie, ";") {
 			if strings.Trim(pair, " \t") == "counterfoil_session="+text {
 				same++
 			}
 		}
-		if len(id) != sessionIDBytes || !strings.Contains(cookie, text) || same > 1 {
+		if !counterfoil.CheckHandle(counterfoil.HandleSession, text) || !strings.Contains(cookie, text) || same > 1 {
 			t.Errorf("%q is taken for the session %q", cookie, text)
 		}
 		// Nobody is logged in by guessing.

@@ -47,6 +47,8 @@ type system struct {
 	manage   string // the management URL
 	dev      bool
 	reasons  []string
+	draining context.Context
+	backup   func(context.Context, io.Writer) error
 	opened   opened
 	kept     string // see oneToken
 	asked    int    // approvals
@@ -212,7 +214,7 @@ func (s *system) openStore() {
 		signer, verifier := testkit.LogKey(s.t, origin)
 		s.opened = opened{
 			filepath.Join(s.t.TempDir(), "counterfoil.db"),
-			store.Options{Now: s.clock.Now, Origin: origin, Signer: signer, Verifier: verifier, Begin: true},
+			store.Options{Now: s.clock.Now, Issuer: s.issuer, Origin: origin, Signer: signer, Verifier: verifier, Begin: true},
 		}
 	}
 	var err error
@@ -239,20 +241,20 @@ func (s *system) build() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.verifier = &resource.Verifier{
+		Issuer: s.issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Revocation: s.store, Nonces: s.nonces, Now: s.clock.Now,
+	}
 	s.auth, err = authority.New(authority.Config{
 		Issuer: s.issuer, Store: s.store, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Nonces: s.nonces,
-		Changes: s.engine, Changed: s.engine.Changes(), Now: s.clock.Now, Log: log,
+		Tokens: s.verifier, Revocation: s.store, Changes: s.engine, Changed: s.engine.Changes(), Now: s.clock.Now, Log: log,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.verifier = &resource.Verifier{
-		Issuer: s.issuer, Keys: s.keys, Replay: resource.NewMemoryReplay(s.clock.Now), Revocation: s.store, Nonces: s.nonces, Now: s.clock.Now,
-	}
 	books := view{s.store, s.opened.opt.Verifier}
 	s.handlers, err = web.New(web.Config{
 		Issuer: s.issuer, ManagementURL: s.manage, Authority: s.auth, Keys: s.keys, Approvals: s.engine, Passkeys: s.store,
-		Verifier: s.verifier, Recorder: s.store, Now: s.clock.Now, Dev: s.dev,
+		Verifier: s.verifier, Recorder: s.store, Revocations: s.store, Draining: s.draining, Now: s.clock.Now, Dev: s.dev,
 		Log: books, Entries: books,
 		Gateway: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/panic") {
@@ -260,6 +262,7 @@ func (s *system) build() {
 			}
 			fmt.Fprintf(w, "gateway %s", r.URL.EscapedPath())
 		}),
+		Backup: s.backup,
 		Source: web.Source(nil), Behind: web.Behind(nil), Ready: func() []string { return s.reasons },
 		Actor: func(ctx context.Context) string { a, _ := ctx.Value(actorKey{}).(string); return a },
 		Tally: web.NewTally(s.metrics), Metrics: s.metrics, Logger: log,

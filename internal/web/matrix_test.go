@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/web"
+	"github.com/counterfoil/counterfoil/ledger"
 )
 
 // An anOperation is a row of the OpenAPI document.
@@ -65,6 +67,11 @@ var may = map[string]string{
 	"GET /api/v1/agents/{name}":              "reader",
 	"POST /api/v1/agents/{name}/suspend":     "admin",
 	"POST /api/v1/agents/{name}/offboard":    "admin",
+	"GET /api/v1/tasks":                      "reader",
+	"POST /api/v1/tasks/{id}/cancel":         "admin",
+	"GET /api/v1/revocations":                "reader",
+	"POST /api/v1/revocations":               "admin",
+	"GET /api/v1/revocations/{index}":        "reader",
 	"GET /api/v1/ledger/entries":             "reader",
 	"GET /api/v1/ledger/entries/{index}":     "reader",
 	"GET /api/v1/ledger/receipts/{index}":    "reader",
@@ -80,6 +87,8 @@ var bodies = map[string]string{
 	"POST /api/v1/approvals/{id}/reconcile":  `{"happened":false,"reason":"looked"}`,
 	"POST /api/v1/agents/{name}/suspend":     `{"reason":"test"}`,
 	"POST /api/v1/agents/{name}/offboard":    `{"reason":"test"}`,
+	"POST /api/v1/tasks/{id}/cancel":         `{"reason":"test"}`,
+	"POST /api/v1/revocations":               `{"kind":"agent","id":"other","reason":"test"}`,
 }
 
 // ask sends what an operation takes, for an approval and an agent.
@@ -87,7 +96,14 @@ func (b *browser) ask(o anOperation, id, agent string) answer {
 	if strings.HasSuffix(o.path, "/offboard") {
 		agent = "gardener" // whom nothing else is asked about
 	}
-	path := strings.NewReplacer("{id}", id, "{name}", agent, "{index}", "0").Replace(o.path)
+	index := "0"
+	if strings.Contains(o.path, "/revocations/") {
+		index = b.s.revocation()
+	}
+	if strings.Contains(o.path, "/tasks/") {
+		id = b.s.openTask()
+	}
+	path := strings.NewReplacer("{id}", id, "{name}", agent, "{index}", index).Replace(o.path)
 	if strings.HasSuffix(path, "/chain") {
 		path += "?approval=" + id
 	}
@@ -96,6 +112,37 @@ func (b *browser) ask(o anOperation, id, agent string) answer {
 		body = []byte(text)
 	}
 	return b.send(b.request(o.method, path, body))
+}
+
+// revocation is the index of an entry that revokes something, made for the first who
+// asks.
+func (s *system) revocation() string {
+	s.t.Helper()
+	all := s.entries(ledger.Revoked)
+	if len(all) == 0 {
+		a := s.admin("POST", "/api/v1/revocations", map[string]any{"kind": "resource", "id": "empty", "reason": "test"})
+		if a.status != 200 {
+			s.t.Fatalf("revoking: %d %s", a.status, a.body)
+		}
+		return a.member("index")
+	}
+	return fmt.Sprint(all[0].Index)
+}
+
+// openTask is the id of an open task of payroll's.
+func (s *system) openTask() string {
+	s.t.Helper()
+	now := s.clock.Now()
+	for _, i := range s.store.Instances("payroll") {
+		task := counterfoil.Task{ID: counterfoil.NewID("tsk_"), Agent: "payroll", Opener: "payroll", Instance: i.ID, Purpose: "the salaries of March", Opened: now, Deadline: now.Add(time.Hour)}
+		live := counterfoil.Live{Agent: "payroll", Instance: i.ID, Epoch: s.store.AgentState("payroll").Epoch}
+		if err := s.store.OpenTask(s.t.Context(), task, live, &ledger.Entry{Kind: ledger.TaskOpened, Agent: "payroll", Task: task.ID}); err != nil {
+			s.t.Fatal(err)
+		}
+		return task.ID
+	}
+	s.t.Fatal("payroll has no instance")
+	return ""
 }
 
 // TestWhoMayDoWhat walks the OpenAPI document with everybody who may not (AD1,
@@ -137,7 +184,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			wantProblem(t, none.send(r), 401, counterfoil.SessionRequired)
 		}
 		forged := *adm
-		forged.cookie = "counterfoil_session=" + strings.Repeat("A", 43)
+		forged.cookie = "counterfoil_session=" + counterfoil.NewHandle(counterfoil.HandleSession).Reveal()
 		wantProblem(t, forged.ask(o, id, "free"), 401, counterfoil.SessionRequired)
 		switch {
 		case may[name] == "admin":
@@ -408,7 +455,7 @@ func TestTheDocumentSaysWhatIsAnswered(t *testing.T) {
 			400: true, 403: true, 405: true, 500: true, 503: true,
 			401: o.For != "anyone",
 			404: strings.Contains(o.path, "{"),
-			409: strings.HasSuffix(o.path, "/signatures"),
+			409: strings.HasSuffix(o.path, "/signatures") || strings.HasSuffix(o.path, "/tasks/{id}/cancel"),
 			429: o.For == "anyone" && o.method == "POST",
 			413: o.method == "POST",
 		} {

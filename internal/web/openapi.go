@@ -176,8 +176,8 @@ func (o *operation) refusals() map[int][]string {
 	byStatus := map[int][]string{}
 	for _, c := range codes {
 		status := c.Wire().Status
-		if c == counterfoil.ApprovalPending {
-			status = http.StatusConflict // see overtaken
+		if c == counterfoil.ApprovalPending || c == counterfoil.TaskClosed {
+			status = http.StatusConflict // see overtaken, closed
 		}
 		if !slices.Contains(byStatus[status], string(c)) {
 			byStatus[status] = append(byStatus[status], string(c))
@@ -235,6 +235,7 @@ var asText = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[[]byte]():               {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[counterfoil.Tier]():     {Type: "string", Enum: []any{"routine", "guarded", "irreversible", "forbidden"}},
 	reflect.TypeFor[counterfoil.Duration](): {Type: "string"},
+	reflect.TypeFor[counterfoil.ToolID]():   {Type: "string", Description: "resource/tool"},
 
 	// A tree has trees in it, which is not said in a schema here.
 	reflect.TypeFor[approval.Node](): {Type: "object", Description: "a value of the call: name, type, text, children of the same form"},

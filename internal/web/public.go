@@ -23,16 +23,23 @@ const (
 // public is the issuer's listener.
 type public struct {
 	Config
-	base string // the path of the issuer's URL
-	host string // its host
-	meta serverMetadata
+	base   string // the path of the issuer's URL
+	host   string // its host
+	origin string // its scheme and host
+	meta   serverMetadata
 
 	looks *authority.Limiter // of agents, at their approvals
-	told  *authority.Limiter // of agents, of entries that looks were refused
+	asks  *authority.Limiter // of agents, at everything else of the issuer's
+	told  *authority.Limiter // of agents, of entries that requests were refused
+
+	waiting waiting // at the feed
 }
 
 func newPublic(cfg Config, base string, a *answers) http.Handler {
-	p := &public{Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), looks: authority.NewLimiter(lookRate, lookBurst), told: authority.NewLimiter(1, 1)}
+	p := &public{
+		Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), origin: strings.TrimSuffix(cfg.Issuer, base),
+		looks: authority.NewLimiter(lookRate, lookBurst), asks: authority.NewLimiter(askRate, askBurst), told: authority.NewLimiter(1, 1),
+	}
 	if u, err := url.Parse(cfg.Issuer); err == nil {
 		p.host = u.Host
 	}
@@ -46,6 +53,13 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	rt.handleOAuth(http.MethodGet, base+jwksPath, p.jwks)
 	rt.handle(http.MethodPost, base+counterfoil.EnrollPath, p.enroll)
 	rt.handle(http.MethodGet, base+counterfoil.ApprovalPath+"{id}", p.approvalStatus)
+	p.taskRoutes(rt)
+	p.oauthRoutes(rt)
+	p.feedRoutes(rt)
+	if p.Signals != nil {
+		p.meta.Signals = signalsMetadata(p.Issuer)
+		p.signalRoutes(rt)
+	}
 	rt.handle(http.MethodGet, base+ledgerPath+"/checkpoint", p.checkpoint)
 	rt.handle(http.MethodGet, base+ledgerPath+"/tile/{tile...}", p.tile)
 	return rt
@@ -85,6 +99,12 @@ func (p *public) jwks(w http.ResponseWriter, _ *http.Request) error {
 	// is not expired has every key that signs.
 	cacheable(w, int(authority.JWKSLife.Seconds()))
 	body := p.Keys.JWKS()
+	if p.EventKeys != nil {
+		var err error
+		if body, err = authority.JWKSOf(p.Keys, p.EventKeys); err != nil {
+			return err
+		}
+	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.Write(body)

@@ -28,13 +28,21 @@ func TestServerMetadata(t *testing.T) {
 			"issuer": s.issuer, "token_endpoint": s.issuer + "/oauth/token", "jwks_uri": s.issuer + "/oauth/jwks",
 			"grant_types_supported": "[client_credentials]", "response_types_supported": "[]",
 			"token_endpoint_auth_methods_supported": "[private_key_jwt]",
+			"introspection_endpoint":                s.issuer + "/oauth/introspect", "introspection_endpoint_auth_methods_supported": "[private_key_jwt]",
+			"introspection_signing_alg_values_supported": "[ES256]",
+			"revocation_endpoint":                        s.issuer + "/oauth/revoke", "revocation_endpoint_auth_methods_supported": "[private_key_jwt]",
+			"counterfoil_tasks_endpoint": s.issuer + "/tasks", "counterfoil_key_rotation_endpoint": s.issuer + "/keys/rotate",
+			"counterfoil_leak_endpoint": s.issuer + "/oauth/leaked", "counterfoil_revocation_feed": s.issuer + "/oauth/revocations",
 			"authorization_details_types_supported": "[" + counterfoil.DetailType + "]",
 		} {
 			if got := fmt.Sprint(m[name]); got != want {
 				t.Errorf("%s: %s = %s, want %s", path, name, got, want)
 			}
 		}
-		for _, name := range []string{"token_endpoint_auth_signing_alg_values_supported", "dpop_signing_alg_values_supported"} {
+		for _, name := range []string{
+			"token_endpoint_auth_signing_alg_values_supported", "introspection_endpoint_auth_signing_alg_values_supported",
+			"revocation_endpoint_auth_signing_alg_values_supported", "dpop_signing_alg_values_supported",
+		} {
 			algs := fmt.Sprint(m[name])
 			if !strings.Contains(algs, "ES256") || strings.Contains(algs, "none") || strings.Contains(algs, "HS") || strings.Contains(algs, "RS256") {
 				t.Errorf("%s = %s", name, algs)
@@ -42,7 +50,7 @@ func TestServerMetadata(t *testing.T) {
 		}
 		// What is not there is not named.
 		for _, name := range []string{
-			"authorization_endpoint", "introspection_endpoint", "revocation_endpoint", "registration_endpoint",
+			"authorization_endpoint", "registration_endpoint", "counterfoil_signals",
 			"code_challenge_methods_supported", "scopes_supported", "client_id_metadata_document_supported",
 		} {
 			if _, ok := m[name]; ok {

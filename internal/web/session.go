@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
@@ -28,7 +27,8 @@ const (
 )
 
 // A session is a person who logged in with a passkey, at the moment of one request:
-// declared still, with the roles of this moment, the passkey not ended.
+// declared still and not suspended, with the roles of this moment, the passkey not
+// ended.
 //
 // A session reads, and it takes authority away. It never gives any: an approval
 // needs an assertion over that approval's challenge, whoever is logged in.
@@ -81,7 +81,7 @@ func (m *management) lookUp(r *http.Request, slide bool) (session, error) {
 	}
 	_, registry := m.Authority.Policy()
 	person := registry.People[kept.person]
-	if person == nil {
+	if person == nil || m.Approvals.Suspended(kept.person) {
 		m.sessions.end(key)
 		return none, counterfoil.Refuse(counterfoil.SessionRequired, "the session is over; log in again")
 	}
@@ -121,21 +121,17 @@ func (m *management) cookieName() string {
 	return "counterfoil_session"
 }
 
-// sessionIDBytes is how many random bytes a session's id has.
-const sessionIDBytes = 32
-
-// sessionID returns the id of the request's session, which may be nobody's. A request
-// with two such cookies has none: somebody else set one of them.
+// sessionID returns the id of the request's session, a handle, which may be nobody's. A
+// request with two such cookies has none: somebody else set one of them.
 func (m *management) sessionID(r *http.Request) (id []byte, ok bool) {
 	cookies := r.CookiesNamed(m.cookieName())
 	if len(cookies) != 1 {
 		return nil, false
 	}
-	id, err := base64.RawURLEncoding.Strict().DecodeString(cookies[0].Value)
-	if err != nil || len(id) != sessionIDBytes {
+	if !counterfoil.CheckHandle(counterfoil.HandleSession, cookies[0].Value) {
 		return nil, false
 	}
-	return id, true
+	return []byte(cookies[0].Value), true
 }
 
 // openSession begins a session of a person whose login is recorded, and sets its
@@ -144,12 +140,11 @@ func (m *management) openSession(w http.ResponseWriter, r *http.Request, person 
 	if id, ok := m.sessionID(r); ok {
 		m.sessions.end(sha256.Sum256(id))
 	}
-	id := make([]byte, sessionIDBytes)
-	rand.Read(id) // never fails
+	id := counterfoil.NewHandle(counterfoil.HandleSession).Reveal()
 	now := m.Now()
 	kept := keptSession{person: person, passkey: passkey, opened: now, used: now}
-	m.sessions.put(sha256.Sum256(id), kept)
-	m.setCookie(w, base64.RawURLEncoding.EncodeToString(id), int(sessionMost.Seconds()))
+	m.sessions.put(sha256.Sum256([]byte(id)), kept)
+	m.setCookie(w, id, int(sessionMost.Seconds()))
 	return kept.ends()
 }
 

@@ -96,6 +96,16 @@ func TestSessionsEnd(t *testing.T) {
 				s.t.Fatalf("%d %s", a.status, a.body)
 			}
 		}, true},
+		{"the person was suspended", func(s *system, b *browser) {
+			if a := s.admin("POST", "/api/v1/revocations", map[string]any{"kind": "person", "id": "adm", "reason": "left"}); a.status != 200 {
+				s.t.Fatalf("%d %s", a.status, a.body)
+			}
+		}, true},
+		{"somebody else was suspended", func(s *system, b *browser) {
+			if a := s.admin("POST", "/api/v1/revocations", map[string]any{"kind": "person", "id": "eve", "reason": "left"}); a.status != 200 {
+				s.t.Fatalf("%d %s", a.status, a.body)
+			}
+		}, false},
 		{"the passkey was reset", func(s *system, b *browser) { s.personCode("adm", true) }, true},
 		{"another passkey was added", func(s *system, b *browser) {
 			again := &browser{s: s, person: "adm", phone: s.phone()}
@@ -160,20 +170,25 @@ func TestCookiesThatAreNoSession(t *testing.T) {
 	s := newOffice(t)
 	b := s.loggedIn("adm")
 	name, id, _ := strings.Cut(b.cookie, "=")
+	if !counterfoil.CheckHandle(counterfoil.HandleSession, id) {
+		t.Errorf("the session's id %q is no handle that a secret scanner knows", id)
+	}
+	last := len(id) - 1
 	for what, cookie := range map[string]string{
-		"another":                name + "=" + strings.Repeat("A", 43),
-		"two, the other first":   name + "=" + strings.Repeat("A", 43) + "; " + b.cookie,
-		"two, the other last":    b.cookie + "; " + name + "=" + strings.Repeat("A", 43),
+		"another":                name + "=" + counterfoil.NewHandle(counterfoil.HandleSession).Reveal(),
+		"two, the other first":   name + "=" + counterfoil.NewHandle(counterfoil.HandleSession).Reveal() + "; " + b.cookie,
+		"two, the other last":    b.cookie + "; " + name + "=" + counterfoil.NewHandle(counterfoil.HandleSession).Reveal(),
 		"twice the same":         b.cookie + "; " + b.cookie,
-		"cut short":              name + "=" + id[:42],
+		"cut short":              name + "=" + id[:last],
 		"padded":                 b.cookie + "=",
 		"longer":                 b.cookie + "AAAA",
 		"another name":           "session=" + id,
 		"the name beyond dev":    "__Host-" + b.cookie,
 		"in the name's case":     "Counterfoil_Session=" + id,
 		"empty":                  name + "=",
-		"other bits at the end":  name + "=" + id[:42] + flip(id[42]),
-		"in the standard letter": name + "=" + strings.NewReplacer("-", "+", "_", "/").Replace(id) + "+",
+		"other bits at the end":  name + "=" + id[:last] + flip(id[last]),
+		"in capitals":            name + "=" + strings.ToUpper(id),
+		"another kind of handle": name + "=" + counterfoil.HandleCode + strings.TrimPrefix(id, counterfoil.HandleSession),
 	} {
 		forged := *b
 		forged.cookie = cookie
@@ -187,10 +202,10 @@ func TestCookiesThatAreNoSession(t *testing.T) {
 	}
 }
 
-// flip returns another last character of base64url whose lowest bits, which mean
+// flip returns another last character of base32 whose lowest bits, which mean
 // nothing, are others.
 func flip(c byte) string {
-	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
 	return string(letters[strings.IndexByte(letters, c)^1])
 }
 

@@ -2,27 +2,13 @@ package web
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"strconv"
 
 	"github.com/counterfoil/counterfoil"
-	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
-
-// A Recorder makes decisions durable. Each verb returns after the commit; an error
-// means that nothing can be relied on to be there. Safe for concurrent use.
-type Recorder interface {
-	// Decide records e, a call.decided, and sets e.Index.
-	Decide(ctx context.Context, e *ledger.Entry, payload []byte) error
-	// Finish records e, the call.finished that ends the decision e.Of.
-	Finish(ctx context.Context, e *ledger.Entry) error
-	// Append records an entry that has no effect beside itself.
-	Append(ctx context.Context, e *ledger.Entry) error
-}
 
 // statusTool is what an agent's look at its approval is called in the ledger.
 const statusTool = "counterfoil/approvals"
@@ -51,42 +37,31 @@ func (p *public) approvalStatus(w http.ResponseWriter, r *http.Request) error {
 		return err // nobody was authenticated: it is counted, not recorded
 	}
 	if !p.looks.Take(caller.Agent, p.Now(), 1) {
-		return p.tooManyLooks(r.Context(), caller.Agent)
+		return p.tooMany(r.Context(), caller.Agent, statusTool, lookRate)
 	}
 	var a counterfoil.Approval
 	if err == nil {
 		a, err = p.approvalOf(r.Context(), id, caller)
 	}
-	if err := p.recordLook(r, caller, a, err); err != nil {
+	// A look is recorded as any request with a valid token is, so that a restart knows
+	// its proof: a decision and, where it was allowed, its end.
+	e := p.decision(r, caller, statusTool)
+	if a.ID != "" {
+		e.Approval.ID = a.ID // without its state: a look uses nothing up
+	}
+	if err := p.decide(r.Context(), e, err); err != nil {
 		return err
 	}
 	if err != nil {
 		return recorded{err}
 	}
+	p.finish(r.Context(), e, nil)
 	status := p.Approvals.StatusOf(a)
 	if status.Status == string(counterfoil.StatePending) {
 		w.Header().Set("Retry-After", strconv.Itoa(status.Interval))
 	}
 	writeJSON(w, http.StatusOK, "application/json", status)
 	return nil
-}
-
-// tooManyLooks refuses a look of an agent over its rate. Its proof is used up and is in
-// no entry of its own, or the limit would save nothing: one entry a second and agent
-// says, before the answer does, that there were such, so that a start which reads the
-// proofs back takes none from before it (see internal/gateway, rates).
-func (p *public) tooManyLooks(ctx context.Context, agent string) error {
-	now := p.Now()
-	if p.told.Take(agent, now, 1) {
-		err := p.Recorder.Append(context.WithoutCancel(ctx), &ledger.Entry{
-			Kind: ledger.RefusedAggregate, Agent: agent, Tool: statusTool, Decision: ledger.Refuse, Code: counterfoil.RateLimited,
-			Detail: map[string]any{"began": ledger.FormatTime(now)},
-		})
-		if err != nil {
-			return notRecorded(err)
-		}
-	}
-	return counterfoil.Refuse(counterfoil.RateLimited, "more than %d looks at approvals a second", lookRate)
 }
 
 // checkCaller verifies the request's token and proof. A token's audience is the
@@ -133,65 +108,4 @@ func (p *public) approvalOf(ctx context.Context, id string, caller counterfoil.C
 
 func noApproval() error {
 	return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such approval of this agent and task, or the token is for another resource")
-}
-
-// recordLook records a look as any request with a valid token is recorded, so that a
-// restart knows its proof: a decision and, where it was allowed, its end.
-func (p *public) recordLook(r *http.Request, c counterfoil.Caller, a counterfoil.Approval, why error) error {
-	set, registry := p.Authority.Policy()
-	e := &ledger.Entry{
-		Kind: ledger.CallDecided, RequestID: RequestID(r.Context()), Tool: statusTool,
-		Agent: c.Agent, Instance: c.Instance, JKT: c.JKT, Binding: c.Binding, TokenJTI: c.TokenID, Proof: c.Proof,
-		Epoch: c.Epoch, Actors: c.Actors, Task: c.Task, Scope: c.Scope, PolicyDigest: set.Digest(),
-		Source: sourceOf(p.Source(r)), Decision: ledger.Allow,
-	}
-	e.Source.Environment = c.Environment
-	if c.Subject != c.Agent {
-		e.OnBehalfOf = c.Subject
-	}
-	if agent := registry.Agents[c.Agent]; agent != nil {
-		e.Owner = agent.Owner
-	}
-	if p.View != nil {
-		e.View = p.View()
-	}
-	if a.ID != "" {
-		e.Approval.ID = a.ID // without its state: a look uses nothing up
-	}
-	if why != nil {
-		e.Decision, e.Code = ledger.Refuse, counterfoil.CodeOf(why)
-		if refusal, ok := counterfoil.AsRefusal(why); ok {
-			e.Code, e.Reason = refusal.Recorded(), refusal.Reason()
-		}
-	}
-	ctx := context.WithoutCancel(r.Context())
-	if err := p.Recorder.Decide(ctx, e, nil); err != nil {
-		return notRecorded(err)
-	}
-	if why != nil {
-		return nil
-	}
-	end := &ledger.Entry{
-		Kind: ledger.CallFinished, RequestID: e.RequestID, Agent: c.Agent, Instance: c.Instance, Tool: statusTool,
-		Of: e.Index, Outcome: "succeeded",
-	}
-	if err := p.Recorder.Finish(ctx, end); err != nil {
-		return notRecorded(err)
-	}
-	return nil
-}
-
-// notRecorded is the fault of a commit that failed, unless it says itself which.
-func notRecorded(err error) error {
-	if f := (*counterfoil.Fault)(nil); errors.As(err, &f) {
-		return err
-	}
-	return counterfoil.NewFault(counterfoil.LedgerUnavailable, err)
-}
-
-func sourceOf(addr netip.Addr) ledger.Source {
-	if !addr.IsValid() {
-		return ledger.Source{}
-	}
-	return ledger.Source{Address: addr.String()}
 }

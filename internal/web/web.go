@@ -13,6 +13,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
@@ -55,12 +56,26 @@ type Config struct {
 
 	Authority *authority.Authority
 	Keys      *authority.Keyring
+	EventKeys *authority.Keyring // those that sign shared signals, which are published beside the others; optional
 	Approvals *approval.Engine
 	Passkeys  Passkeys           // whether a session's passkey is still one
-	Verifier  *resource.Verifier // of agents that look at their approvals
+	Verifier  *resource.Verifier // of agents that ask the issuer itself
 	Recorder  Recorder
 	View      func() ledger.View // what revocation state requests are decided with; optional
 	Now       func() time.Time
+
+	Revocations Revocations // what enforcement points follow
+
+	// Signals are shared signals. Optional: without it none are offered.
+	Signals *signals.Engine
+
+	// Backup writes a backup, for whom ctx says who asks. Until its first byte an error
+	// has written nothing. Optional: without it there is none over the socket.
+	Backup func(ctx context.Context, w io.Writer) error
+
+	// Draining ends when the server takes no new requests: what waits is answered then.
+	// Optional.
+	Draining context.Context
 
 	// Dev says that people may reach the console over plain HTTP.
 	Dev bool
@@ -88,7 +103,7 @@ type Handlers struct {
 // New makes the handlers.
 func New(cfg Config) (Handlers, error) {
 	if cfg.Authority == nil || cfg.Keys == nil || cfg.Log == nil || cfg.Entries == nil || cfg.Gateway == nil ||
-		cfg.Approvals == nil || cfg.Passkeys == nil || cfg.Verifier == nil || cfg.Recorder == nil || cfg.Now == nil || cfg.ManagementURL == "" ||
+		cfg.Approvals == nil || cfg.Passkeys == nil || cfg.Verifier == nil || cfg.Recorder == nil || cfg.Revocations == nil || cfg.Now == nil || cfg.ManagementURL == "" ||
 		cfg.Source == nil || cfg.Behind == nil || cfg.Ready == nil || cfg.Actor == nil || cfg.Tally == nil || cfg.Metrics == nil || cfg.Logger == nil {
 		return Handlers{}, errors.New("making the routes: a part that they need is missing")
 	}

@@ -1,0 +1,161 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ledger"
+)
+
+// Revocations tells what is revoked. Safe for concurrent use.
+type Revocations interface {
+	// RevocationFeed returns the steps after the one of that index. It waits until
+	// there is one or ctx ends, which is no error: then there is none. Where the
+	// steps are not at hand, or after is negative, it returns everything at once. It
+	// has a change no later than Entries.Head has the entry of it.
+	RevocationFeed(ctx context.Context, after int64) (counterfoil.RevocationFeed, error)
+}
+
+// feedTool is what a server's look at what is revoked is called in the ledger.
+const feedTool = "counterfoil/revocations"
+
+const (
+	maxFeedWait = 25 * time.Second
+
+	// maxWaiting bounds how many requests of one agent wait at once.
+	maxWaiting = 64
+)
+
+// feedRoutes are what enforcement points that are not ours follow (resource.Feed).
+func (p *public) feedRoutes(rt *router) {
+	rt.handle(http.MethodGet, p.base+counterfoil.FeedPath, p.withTokenAs(tokened{
+		tool: feedTool, look: p.lookAtFeed,
+		// A server has many instances, and each follows by itself.
+		limited: func(c counterfoil.Caller) string { return c.Agent + " " + c.Instance },
+	}, p.feed))
+}
+
+// lookAtFeed lets in agents that speak for some resource, and none else: what is
+// revoked says who is there. The index that one asks with is what it enforces by now,
+// and its entry says so.
+func (p *public) lookAtFeed(r *http.Request, c counterfoil.Caller, e *ledger.Entry) error {
+	e.View = ledger.View{}
+	after, _, err := feedQuery(r)
+	if err != nil {
+		return err
+	}
+	_, registry := p.Authority.Policy()
+	for _, res := range registry.Resources {
+		if slices.Contains(res.Servers, c.Agent) {
+			e.View.Seq, err = p.enforced(r.Context(), after)
+			return err
+		}
+	}
+	return counterfoil.Refuse(counterfoil.ToolNotGranted, "no resource lists agent %s among its servers", c.Agent)
+}
+
+// enforced returns the index up to which a server that asks with after enforces what is
+// revoked: all that there is by now, where nothing has changed since. What is ahead of
+// the log is nothing that anybody enforces.
+func (p *public) enforced(ctx context.Context, after int64) (int64, error) {
+	size, _ := p.Entries.Head()
+	if after < 0 || after >= size {
+		return 0, nil
+	}
+	// What the log has of changes by now, the feed has too.
+	now, stop := context.WithCancel(ctx)
+	stop()
+	told, err := p.Revocations.RevocationFeed(now, after)
+	if err == nil && told.Snapshot == nil && len(told.Steps) == 0 {
+		after = size - 1
+	}
+	return after, err
+}
+
+func feedQuery(r *http.Request) (after int64, wait time.Duration, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return 0, 0, counterfoil.Refuse(counterfoil.RequestMalformed, "the query string is malformed")
+	}
+	seconds := int64(0)
+	for name, into := range map[string]*int64{"after": &after, "wait": &seconds} {
+		values := query[name]
+		delete(query, name)
+		if name == "wait" && len(values) == 0 {
+			continue
+		}
+		n, err := int64(0), error(nil)
+		if len(values) == 1 {
+			n, err = strconv.ParseInt(values[0], 10, 64)
+		}
+		if len(values) != 1 || err != nil || strconv.FormatInt(n, 10) != values[0] || n < -1 {
+			return 0, 0, counterfoil.Refuse(counterfoil.RequestMalformed, "%s is a number, once", name)
+		}
+		*into = n
+	}
+	switch {
+	case len(query) > 0:
+		return 0, 0, counterfoil.Refuse(counterfoil.RequestMalformed, "the query has after and wait, and nothing else")
+	case seconds < 0 || seconds > int64(maxFeedWait/time.Second):
+		return 0, 0, counterfoil.Refuse(counterfoil.RequestMalformed, "wait is 0 to %d seconds", int64(maxFeedWait/time.Second))
+	}
+	return after, time.Duration(seconds) * time.Second, nil
+}
+
+func (p *public) feed(ctx context.Context, r *http.Request, c counterfoil.Caller) (int, any, error) {
+	after, wait, err := feedQuery(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !p.waiting.enter(c.Agent) {
+		return 0, nil, counterfoil.Refuse(counterfoil.RateLimited, "more than %d requests of the agent wait", maxWaiting)
+	}
+	defer p.waiting.leave(c.Agent)
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if p.Draining != nil {
+		defer context.AfterFunc(p.Draining, cancel)()
+	}
+	told, err := p.Revocations.RevocationFeed(waiting, after)
+	if err != nil {
+		return 0, nil, err
+	}
+	// Whoever was revoked while it waited is told nothing more.
+	if err := p.Verifier.Revocation.Revoked(ctx, c); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, told, nil
+}
+
+// waiting counts requests that wait, by agent. The zero waiting has none.
+type waiting struct {
+	mu sync.Mutex
+	n  map[string]int // guarded by mu
+}
+
+func (w *waiting) enter(agent string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n == nil {
+		w.n = map[string]int{}
+	}
+	if w.n[agent] >= maxWaiting {
+		return false
+	}
+	w.n[agent]++
+	return true
+}
+
+func (w *waiting) leave(agent string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n[agent]--; w.n[agent] <= 0 {
+		delete(w.n, agent)
+	}
+}
