@@ -55,7 +55,8 @@ type ConnectorConfig struct {
 	Transport *Transport
 
 	// Secret is the first segment of every path over TCP: at least 128 bits in
-	// letters and digits. Made when empty.
+	// letters and digits. When empty one is made, which secret scanners know by its
+	// prefix and checksum.
 	Secret counterfoil.Secret
 
 	// Wait is how long a call that needs people is held for them, see Waiter.
@@ -89,9 +90,9 @@ func NewConnector(c ConnectorConfig) (*Connector, error) {
 		return nil, errors.New("there is no transport")
 	}
 	if c.Secret.Empty() {
-		c.Secret = counterfoil.NewSecret(counterfoil.NewID(""))
+		c.Secret = counterfoil.NewHandle(counterfoil.HandleConnector)
 	}
-	if s := c.Secret.Reveal(); len(s) < 22 || !alphanumeric(s) {
+	if s := c.Secret.Reveal(); !counterfoil.CheckHandle(counterfoil.HandleConnector, s) && (len(s) < 22 || !alphanumeric(s)) {
 		return nil, errors.New("the secret must have at least 22 letters and digits, which hold 128 bits")
 	}
 	if c.Log == nil {
@@ -138,7 +139,7 @@ func (c *Connector) URL(ln net.Listener) string {
 
 // Serve serves on a loopback or unix listener until ctx ends, then lets running
 // requests finish for a moment and closes the listener. It returns nil when ctx
-// ended it.
+// ended it, and the refusal when the transport's task was closed.
 func (c *Connector) Serve(ctx context.Context, ln net.Listener) error {
 	switch a := ln.Addr().(type) {
 	case *net.UnixAddr:
@@ -158,7 +159,10 @@ func (c *Connector) Serve(ctx context.Context, ln net.Listener) error {
 		// There is no WriteTimeout: a stream lasts as long as its call.
 	}
 	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	serving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.transport.working, cancel)()
+	stop := context.AfterFunc(serving, func() {
 		defer close(ended)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -171,9 +175,18 @@ func (c *Connector) Serve(ctx context.Context, ln net.Listener) error {
 		<-ended
 	}
 	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+		return c.over(ctx)
 	}
 	return fmt.Errorf("serving on %s: %w", ln.Addr(), err)
+}
+
+// over returns the refusal when the task is closed and ctx, which would have ended
+// things as well, has not.
+func (c *Connector) over(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return c.transport.taskErr()
 }
 
 // ServeHTTP serves one request. It must run in an http.Server, which says on

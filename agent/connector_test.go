@@ -508,7 +508,7 @@ func TestConnectorConfigurationIsChecked(t *testing.T) {
 	if _, err := agent.NewConnector(agent.ConnectorConfig{}); err == nil {
 		t.Error("made without a transport")
 	}
-	for _, secret := range []string{"short", "with/a/slash/in/the/middle/of/it", strings.Repeat("x", 21)} {
+	for _, secret := range []string{"short", "with/a/slash/in/the/middle/of/it", strings.Repeat("x", 21), "cfc_" + strings.Repeat("a", 33)} {
 		if _, err := agent.NewConnector(agent.ConnectorConfig{Transport: w.transport(), Secret: counterfoil.NewSecret(secret)}); err == nil {
 			t.Errorf("secret %q was taken", secret)
 		} else if strings.Contains(err.Error(), secret) {
@@ -519,6 +519,8 @@ func TestConnectorConfigurationIsChecked(t *testing.T) {
 	defer ln.Close()
 	if a, b := w.connector().URL(ln), w.connector().URL(ln); a == b || len(a) < len("http://127.0.0.1:1//")+26 {
 		t.Errorf("secrets %s and %s", a, b)
+	} else if secret := strings.Split(a, "/")[3]; !counterfoil.CheckHandle(counterfoil.HandleConnector, secret) {
+		t.Errorf("no scanner knows the secret %s", secret)
 	}
 }
 

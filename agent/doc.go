@@ -13,6 +13,11 @@
 // loopback, on a unix socket or over standard input and output. A Waiter, which a
 // Connector has inside, holds a call for which people have to say yes.
 //
+// Tasks opens, shows and ends tasks; with Config.Task a Transport works in one, and
+// any instance of the agent goes on with a task that is open. Rotate replaces the key
+// of an instance, and ReportLeak tells an issuer of what was found where it should
+// not be.
+//
 // What it guarantees. The private key signs here and is sent nowhere. A token
 // and a proof go to the configured resource's origin and to no other, a
 // redirect is an error. Every attempt has an assertion and a proof of its own,

@@ -39,7 +39,7 @@ var errClientCancelled = errors.New("the client cancelled the call")
 //
 // It returns nil when in ends, after the calls that still run are answered, and
 // when ctx ends, which cuts them; an error when in cannot be read or out cannot
-// be written. A Read of in that is under way is left behind, as nothing can end
+// be written; the refusal when the transport's task was closed. A Read of in that is under way is left behind, as nothing can end
 // it; the process is expected to exit.
 func (c *Connector) Stdio(ctx context.Context, in io.Reader, out io.Writer) error {
 	run, cancel := context.WithCancelCause(ctx)
@@ -54,9 +54,14 @@ func (c *Connector) Stdio(ctx context.Context, in io.Reader, out io.Writer) erro
 		select {
 		case <-run.Done():
 			return b.end(ctx, run)
+		case <-c.transport.TaskClosed():
+			// Calls that run get their answer, which is that same refusal.
+			b.drain(run, partTimeout)
+			cancel(c.transport.taskErr())
+			return b.end(ctx, run)
 		case l, more := <-lines:
 			if !more {
-				b.drain(run)
+				b.drain(run, drainTimeout)
 				return b.end(ctx, run)
 			}
 			if l.err != nil {
@@ -414,7 +419,7 @@ func (b *bridge) write(v any) {
 
 // drain lets running calls finish after the client said its last word. What
 // never finishes by itself is ended.
-func (b *bridge) drain(ctx context.Context) {
+func (b *bridge) drain(ctx context.Context, most time.Duration) {
 	b.mu.Lock()
 	if b.unlisten != nil {
 		b.unlisten()
@@ -430,7 +435,7 @@ func (b *bridge) drain(ctx context.Context) {
 		b.calls.Wait()
 		close(done)
 	}()
-	limit := time.NewTimer(drainTimeout)
+	limit := time.NewTimer(most)
 	defer limit.Stop()
 	select {
 	case <-done:
@@ -457,7 +462,7 @@ func (b *bridge) end(ctx, run context.Context) error {
 	}
 	b.mu.Unlock()
 	b.calls.Wait()
-	if session == "" || revision >= firstStateless {
+	if _, refused := counterfoil.AsRefusal(why); refused || session == "" || revision >= firstStateless {
 		return why
 	}
 	part, cancel := context.WithTimeout(context.WithoutCancel(ctx), partTimeout)

@@ -58,7 +58,11 @@ func (t *Transport) mint(ctx context.Context) (TokenInfo, error) {
 		return TokenInfo{}, fmt.Errorf("asking %s for a token: %w", t.issuer.id, err)
 	}
 	if status != http.StatusOK {
-		return TokenInfo{}, fmt.Errorf("asking %s for a token: %w", t.issuer.id, refusedBy("the token endpoint", status, body))
+		err := refusedBy("the token endpoint", status, body)
+		if r, refused := counterfoil.AsRefusal(err); refused && r.Code == counterfoil.TaskClosed && t.task != "" {
+			t.closed(r)
+		}
+		return TokenInfo{}, fmt.Errorf("asking %s for a token: %w", t.issuer.id, err)
 	}
 	var a tokenAnswer
 	if err := ijson.UnmarshalLax(body, &a); err != nil {
@@ -114,6 +118,9 @@ func (t *Transport) tokenRequest(ctx context.Context, meta *metadata, nonce stri
 	}
 	if len(t.details) > 0 {
 		form.Set("authorization_details", string(t.details))
+	}
+	if t.task != "" {
+		form.Set("task", t.task)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, meta.TokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {

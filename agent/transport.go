@@ -28,6 +28,10 @@ type Config struct {
 	Scope   []string                 // tools to ask for; none asks for all that are granted
 	Details []counterfoil.ToolDetail // authorization_details to ask for (RFC 9396); usually none
 
+	// Task is the id of the task that tokens are for; Tasks opens one. Empty: none,
+	// which an agent's limits may forbid. A token of a task ends with it.
+	Task string
+
 	// Grant replaces client_credentials with an assertion by Signer, which every
 	// agent of Counterfoil has, where another issuer wants another grant. The
 	// proof is Signer's in any case. Usually nil.
@@ -64,11 +68,17 @@ type Transport struct {
 	url      *url.URL // of resource
 	scope    []string
 	details  []byte // JSON; nil for none
+	task     string
 	grant    Grant
 	base     http.RoundTripper
 	now      func() time.Time
 	nonce    nonce // the resource's
 	source   *source
+
+	// working ends, with the refusal as its cause, when the issuer says that the
+	// task is closed.
+	working context.Context
+	closed  context.CancelCauseFunc
 }
 
 // NewTransport checks the configuration. It sends nothing; the first request or
@@ -90,10 +100,14 @@ func NewTransport(c Config) (*Transport, error) {
 			return nil, fmt.Errorf("the scope: %w", err)
 		}
 	}
+	if c.Task != "" && !isTaskID(c.Task) {
+		return nil, fmt.Errorf("the task %q: a task's id begins with tsk_ and has letters and digits after it", c.Task)
+	}
 	t := &Transport{
 		issuer: i, agent: c.Agent, resource: c.Resource, url: u, scope: slices.Clone(c.Scope),
-		grant: c.Grant, base: i.http.Transport, now: i.now,
+		task: c.Task, grant: c.Grant, base: i.http.Transport, now: i.now,
 	}
+	t.working, t.closed = context.WithCancelCause(context.Background())
 	i.insecureBearer = c.InsecureBearer
 	if t.grant == nil {
 		t.grant = t.clientCredentials
@@ -120,12 +134,21 @@ func (t *Transport) Resource() string { return t.resource }
 // Token returns the current token, or gets one.
 func (t *Transport) Token(ctx context.Context) (TokenInfo, error) { return t.source.token(ctx) }
 
+// TaskClosed is closed once the issuer said that the transport's task is closed:
+// nothing that it sends can succeed any more. Of a transport without a task it never
+// is.
+func (t *Transport) TaskClosed() <-chan struct{} { return t.working.Done() }
+
+// taskErr is the refusal that says that the task is closed, nil while it is not known
+// to be.
+func (t *Transport) taskErr() error { return context.Cause(t.working) }
+
 // CloseIdleConnections closes connections that no request uses.
 func (t *Transport) CloseIdleConnections() { t.issuer.http.CloseIdleConnections() }
 
 // RoundTrip sends one request. It sends it once more, with a new proof, when
 // the resource asks for a nonce, when it says that the token is expired or
-// revoked, and when a connection breaks under a request without effect; each of
+// revoked or its task closed, and when a connection breaks under a request without effect; each of
 // these at most once, and only where the body can be made anew. Otherwise the
 // answer is returned as it came. An error of the issuer is returned as such: a
 // *counterfoil.Refusal is in its tree where the issuer named a code.
@@ -282,6 +305,10 @@ func rejected(resp *http.Response, token TokenInfo) string {
 	}
 	switch code := readAnswered(peek(resp)).Code; {
 	case code == counterfoil.TokenExpired, code == counterfoil.TokenRevoked:
+		return staleToken
+	case code == counterfoil.TaskClosed:
+		// Asked for the next token, the issuer says so itself: whether a task is
+		// over is not taken from anybody else.
 		return staleToken
 	case code == "" && why == "invalid_token":
 		// A resource that is not ours says no more than RFC 6750, Section 3.1.

@@ -192,6 +192,11 @@ func (h *holding) hold(ctx context.Context, tell func(look int) error) (*http.Re
 		case lookInVain:
 			return h.resp, nil
 		}
+		// A token that ran out meanwhile is asked for before the call goes out: an
+		// issuer that is away for a moment ends no wait, one that says no does.
+		if _, err := h.waiter.transport.Token(ctx); err != nil && !final(err) && ctx.Err() == nil {
+			continue
+		}
 		resp, err := h.repeat(ctx)
 		if err != nil {
 			_ = h.resp.Body.Close()
@@ -239,6 +244,9 @@ func (h *holding) look(ctx context.Context) verdict {
 	req.Header.Set("Accept", "application/json")
 	resp, err := t.RoundTrip(req)
 	if err != nil {
+		if final(err) {
+			return lookRepeat // no token is given any more, and the call says why
+		}
 		return lookAgain
 	}
 	defer resp.Body.Close()

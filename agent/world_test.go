@@ -43,15 +43,18 @@ type world struct {
 	onToken    func(w http.ResponseWriter, r *http.Request) bool // true: answered
 	onRequest  func(w http.ResponseWriter, r *http.Request) bool
 	onLook     http.HandlerFunc // serves the status of approvals
+	office     *office          // serves tasks, rotations and leaks; nil: nothing
 	tokens     atomic.Int64     // tokens issued
 	asks       atomic.Int64     // requests to the token endpoint
 	discovered atomic.Int64
 	requests   atomic.Int64 // requests to the resource
 
 	mu      sync.Mutex
-	revoked map[string]counterfoil.Code // by token id
-	seen    map[string]bool             // ids of assertions and of proofs at the issuer
-	log     bytes.Buffer                // what the agent's side logged
+	keys    map[string]credential.PublicKey // that are taken beside the agent's, by thumbprint
+	tasked  []string                        // the task of each token request that was answered with a token
+	revoked map[string]counterfoil.Code     // by token id
+	seen    map[string]bool                 // ids of assertions and of proofs at the issuer
+	log     bytes.Buffer                    // what the agent's side logged
 }
 
 type oneKey struct{ credential.PublicKey }
@@ -68,7 +71,7 @@ func newWorld(t *testing.T, upstream http.Handler) *world {
 	w := &world{
 		t: t, upstream: upstream, now: time.Now, tokenType: "DPoP", life: 300,
 		signing: testkit.Signer(t, credential.ES256), key: testkit.Signer(t, credential.Ed25519),
-		revoked: map[string]counterfoil.Code{}, seen: map[string]bool{},
+		keys: map[string]credential.PublicKey{}, revoked: map[string]counterfoil.Code{}, seen: map[string]bool{},
 	}
 	if w.upstream == nil {
 		w.upstream = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -123,7 +126,26 @@ func (w *world) Revoked(_ context.Context, c counterfoil.Caller) error {
 	if code := w.revoked[c.TokenID]; code != "" {
 		return counterfoil.Refuse(code, "revoked by the test")
 	}
-	return nil
+	if w.taken(c.JKT).IsZero() {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the key is taken no more")
+	}
+	return w.taskOpen(c.Task)
+}
+
+// taken returns a key that is taken. w.mu is held.
+func (w *world) taken(jkt string) credential.PublicKey {
+	if key := w.key.Public(); key.Thumbprint() == jkt {
+		return key
+	}
+	return w.keys[jkt]
+}
+
+// taskOpen refuses what is for a task that is not open. w.mu is held.
+func (w *world) taskOpen(id string) error {
+	if id == "" || w.office != nil && w.office.tasks[id].State == counterfoil.TaskOpen {
+		return nil
+	}
+	return counterfoil.Refuse(counterfoil.TaskClosed, "the task is over")
 }
 
 func (w *world) revoke(id string, code counterfoil.Code) {
@@ -170,6 +192,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		w.verifier.Middleware(w.resource, w.upstream).ServeHTTP(rw, r)
 	case strings.HasPrefix(path, "/id/approvals/") && w.onLook != nil:
 		w.onLook(rw, r)
+	case w.office != nil:
+		w.office.serve(rw, r)
 	default:
 		http.NotFound(rw, r)
 	}
@@ -205,7 +229,14 @@ func (w *world) token(rw http.ResponseWriter, r *http.Request) {
 	unverified, err := credential.ParseAssertion(r.PostFormValue("client_assertion"))
 	var a credential.Assertion
 	if err == nil {
-		a, err = unverified.Check(w.key.Public(), w.issuer, now)
+		w.mu.Lock()
+		key := w.taken(proof.JKT)
+		w.mu.Unlock()
+		if key.IsZero() {
+			refuseToken(rw, 401, "invalid_client", counterfoil.ClientRefused, "unknown agent, key or signature")
+			return
+		}
+		a, err = unverified.Check(key, w.issuer, now)
 	}
 	if err == nil && !w.once("assertion "+a.ID) {
 		err = counterfoil.Refuse(counterfoil.AssertionReplayed, "again")
@@ -214,13 +245,28 @@ func (w *world) token(rw http.ResponseWriter, r *http.Request) {
 		refuseToken(rw, 401, "invalid_client", counterfoil.CodeOf(err), err.Error())
 		return
 	}
-	if r.PostFormValue("resource") != w.resource || r.PostFormValue("grant_type") != "client_credentials" {
+	target := r.PostFormValue("resource")
+	if target != w.resource && (target != w.issuer || w.office == nil) || r.PostFormValue("grant_type") != "client_credentials" {
 		refuseToken(rw, 400, "invalid_target", counterfoil.TargetInvalid, "which resource?")
 		return
 	}
+	var task *credential.TaskClaim
+	if id := r.PostFormValue("task"); id != "" {
+		w.mu.Lock()
+		err := w.taskOpen(id)
+		w.mu.Unlock()
+		if err != nil {
+			refuseToken(rw, 400, "invalid_grant", counterfoil.TaskClosed, "the task is over, says the issuer")
+			return
+		}
+		task = &credential.TaskClaim{ID: id, Expires: now.Add(time.Hour)}
+	}
+	w.mu.Lock()
+	w.tasked = append(w.tasked, r.PostFormValue("task"))
+	w.mu.Unlock()
 	n := w.tokens.Add(1)
 	token, err := credential.SignToken(w.signing, credential.TokenClaims{
-		Issuer: w.issuer, Audience: w.resource, Subject: a.Agent, ClientID: a.Agent, ID: fmt.Sprintf("tok_%d", n),
+		Issuer: w.issuer, Audience: target, Task: task, Subject: a.Agent, ClientID: a.Agent, ID: fmt.Sprintf("tok_%d", n),
 		IssuedAt: now, NotBefore: now, Expires: now.Add(time.Duration(w.life) * time.Second),
 		Scope: []string{"pay"}, JKT: proof.JKT, SubProfile: credential.SubProfileAgent,
 		Agent: credential.AgentClaim{ID: a.Agent, Instance: "ins_1", Env: "prod", Epoch: 1},
