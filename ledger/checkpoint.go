@@ -111,6 +111,9 @@ func openError(b []byte, err error, verifier note.Verifier) error {
 	if errors.As(err, &unverified) {
 		origin, _, _ := bytes.Cut(b, []byte("\n"))
 		if string(origin) != verifier.Name() {
+			if of := kin(string(origin), verifier.Name()); of != "" {
+				return fmt.Errorf("the checkpoint is of the log %.80q, the key is %s%s", origin, key, of)
+			}
 			return fmt.Errorf("the checkpoint is of the log %.80q, the key is %s: this is another log's", origin, key)
 		}
 		return fmt.Errorf("the checkpoint is not signed with the key %s", key)

@@ -128,6 +128,10 @@ type Report struct {
 	First   string    // time of the first entry, empty when there is none
 	Last    string    // time of the last entry
 	Earlier int64     // size of the earlier checkpoint that the log extends, -1 when none was given
+
+	// Restored says, oldest first, where the log went on from a copy of an older one.
+	// Of published hashes alone nobody can tell.
+	Restored []Restoration
 }
 
 // VerifyExport reads an export to its end and reports what it is, or returns an
@@ -137,7 +141,8 @@ type Report struct {
 // Checked are: the header and the origin; that each entry is at the place that
 // it says itself, and not dated before the one before it; the signature over
 // size and root; that the entries give that root; that the log extends the
-// earlier checkpoint; and that nothing follows.
+// earlier checkpoint; that, where it was restored, its entries say so and give it
+// its name; and that nothing follows.
 func VerifyExport(r io.Reader, opt VerifyOptions) (Report, error) {
 	v := verification{opt: opt, in: bufio.NewReaderSize(r, 64<<10), report: Report{Earlier: -1}}
 	if opt.Verifier == nil {
@@ -214,6 +219,9 @@ func (v *verification) header() error {
 		return fmt.Errorf("the first line does not say %q: this is not an export, or its first line was changed", Format)
 	}
 	if name := v.opt.Verifier.Name(); h.Origin != name {
+		if of := kin(h.Origin, name); of != "" {
+			return fmt.Errorf("this is the log %q, the key is of %q%s", h.Origin, name, of)
+		}
 		return fmt.Errorf("this is the log %q, the key is of %q: another log's file", h.Origin, name)
 	}
 	v.report.Origin = h.Origin
@@ -256,6 +264,9 @@ func (v *verification) entry(b []byte) error {
 		return fmt.Errorf("entry %d is dated %s, before entry %d (%s): entries were changed", n, at, n-1, v.last[:])
 	}
 	copy(v.last[:], at)
+	if err := v.restoration(b); err != nil {
+		return err
+	}
 	if v.opt.Each != nil {
 		if err := v.opt.Each(b); err != nil {
 			return err
@@ -320,6 +331,9 @@ func (v *verification) footer(b []byte) error {
 	}
 	if _, err := v.next(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the checkpoint: it is not part of the log")
+	}
+	if err := v.named(); err != nil {
+		return err
 	}
 	v.report.Size, v.report.Hash = size, c.Hash
 	if size > 0 {

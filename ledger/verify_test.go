@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -266,7 +267,7 @@ func TestVerifyFindsTampering(t *testing.T) {
 			if !strings.Contains(err.Error(), row.want) {
 				t.Errorf("the error is %q, want %q", err, row.want)
 			}
-			if r != (Report{}) {
+			if !reflect.DeepEqual(r, Report{}) {
 				t.Errorf("a report came with it: %+v", r)
 			}
 		})

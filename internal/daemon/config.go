@@ -78,10 +78,10 @@ type Lifetimes struct {
 	SigningKey time.Duration `yaml:"signing_key"` // until the next key signs, by default 720h
 }
 
-// Revocation bounds how old a view of what is revoked may be, once there are
-// several nodes.
+// Revocation bounds how old what an enforcement point elsewhere knows of revocations
+// may be. The gateway of this node asks the store, which is never stale.
 type Revocation struct {
-	MaxStale time.Duration `yaml:"max_stale"` // read by nobody yet: one node's view is never stale
+	MaxStale time.Duration `yaml:"max_stale"` // by default 10s
 }
 
 // Approvals is what human proof needs beyond manifests.
@@ -347,6 +347,7 @@ func (c *Config) fill() {
 	dur(&c.Lifetimes.SigningKey, 30*24*time.Hour)
 	dur(&c.Limits.UpstreamTimeout, time.Minute)
 	dur(&c.Limits.Drain, 10*time.Second)
+	dur(&c.Revocation.MaxStale, 10*time.Second)
 	if c.Limits.Body == 0 {
 		c.Limits.Body = 4 << 20
 	}

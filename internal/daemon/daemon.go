@@ -27,6 +27,7 @@ import (
 	"github.com/counterfoil/counterfoil/internal/evidence"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/notify"
+	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/web"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -50,9 +51,13 @@ type Daemon struct {
 	notifier  *notify.Notifier
 	gateway   *gateway.Gateway
 	sightings *evidence.Sightings
+	signals   *signals.Engine
 	books     books
 	clock     *clockGuard
-	keys      *authority.Keyring
+	keys      *authority.Keyring // of access tokens
+	eventKeys *authority.Keyring // of shared signals
+	draining  context.Context    // ends when no request is taken any more
+	drainNow  context.CancelFunc
 	handlers  web.Handlers
 	servers   []served
 	undo      []func()
@@ -84,6 +89,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Daemon, err error) {
 		opt.Log = slog.Default()
 	}
 	d := &Daemon{cfg: cfg, opt: opt, clock: &clockGuard{start: time.Now()}}
+	d.draining, d.drainNow = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			d.rollback()
@@ -181,13 +187,12 @@ func (d *Daemon) listen(name string, l *Listener, fallback string) (net.Listener
 }
 
 func (d *Daemon) openStore(ctx context.Context, kek []byte, fresh bool) (logKey, error) {
-	origin := logOrigin(d.cfg.Public.URL)
-	key, err := loadLogKey(d.cfg.Data, origin, kek, fresh)
+	key, err := loadLogKey(d.cfg.Data, logOrigin(d.cfg.Public.URL), kek, fresh)
 	if err != nil {
 		return key, err
 	}
 	d.store, err = store.Open(ctx, d.cfg.Storage, store.Options{
-		Now: d.opt.Now, Origin: origin, Signer: key.signer, Verifier: key.verifier, Begin: key.begins,
+		Now: d.opt.Now, Issuer: d.cfg.Public.URL, Origin: key.origin, Signer: key.signer, Verifier: key.verifier, Begin: key.begins,
 		Places: d.cfg.Checkpoints, Log: d.opt.Log, ConfirmClock: d.cfg.ConfirmClock,
 	})
 	if err != nil {
@@ -213,18 +218,26 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 		return err
 	}
 	replay := guardedReplay{memory, d.clock}
-	d.keys, err = authority.NewKeyring(ctx, authority.KeyringConfig{Store: d.store, KEK: kek, Period: cfg.Lifetimes.SigningKey, Now: now, Log: d.opt.Log})
-	if err != nil {
+	ring := authority.KeyringConfig{Store: d.store, KEK: kek, Period: cfg.Lifetimes.SigningKey, Now: now, Log: d.opt.Log}
+	if d.keys, err = authority.NewKeyring(ctx, ring); err != nil {
+		return err
+	}
+	ring.Purpose, ring.Alg = authority.PurposeEvents, credential.RS256
+	if d.eventKeys, err = authority.NewKeyring(ctx, ring); err != nil {
 		return err
 	}
 	if err := d.openPeople(); err != nil {
 		return err
 	}
 	registerNotifier(registry, d.notifier)
+	verifier := &resource.Verifier{
+		Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
+	}
 	d.authority, err = authority.New(authority.Config{
 		Changes: d.approvals, Changed: d.approvals.Changes(), Dev: cfg.Dev,
 		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(lost), TokenLife: cfg.Lifetimes.Token,
-		Definitions: d.definitions, Credential: d.credential, Now: now, Log: d.opt.Log,
+		Definitions: d.definitions, Credential: d.credential, Tokens: verifier, Revocation: d.store,
+		Rings: []*authority.Keyring{d.eventKeys}, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
@@ -236,12 +249,12 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	d.sightings = evidence.NewSightings(evidence.Config{
 		Log: d.store, Keys: d.store, Alarm: d.authority, Window: proofMemory, Raised: clones.Inc, Logger: d.opt.Log,
 	})
-	verifier := &resource.Verifier{
-		Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
+	if err := d.openSignals(kek); err != nil {
+		return err
 	}
 	d.gateway, err = gateway.New(gateway.Config{
 		PublicURL: cfg.Public.URL, ManagementURL: cfg.Management.URL, Verifier: verifier, Approvals: d.approvals,
-		Recorder: d.store, Revocation: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
+		Recorder: d.store, Revocation: d.store, Feed: d.store, Tasks: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
 		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
 		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
 	})
@@ -249,7 +262,8 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 		return err
 	}
 	d.handlers, err = web.New(web.Config{
-		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys,
+		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys, EventKeys: d.eventKeys,
+		Signals: d.signals, Revocations: boundedFeed{d.store, cfg.Revocation.MaxStale}, Backup: d.Backup, Draining: d.draining,
 		Approvals: d.approvals, Passkeys: d.store, Verifier: verifier, Recorder: d.store, View: d.view, Now: now, Dev: cfg.Dev,
 		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Behind: web.Behind(cfg.proxies()), Ready: d.notReady, Actor: actorOf,
 		Tally: tally, Metrics: registry, Logger: d.opt.Log,
@@ -453,6 +467,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.authority.Run(run) })
 	background.Go(func() { d.clock.run(run) })
 	background.Go(func() { d.sightings.Run(run) })
+	background.Go(func() { d.signals.Run(run) })
 	background.Go(func() { d.approvals.Run(run) })
 	background.Go(func() { d.notifier.Run(run) })
 	background.Go(func() { d.gateway.Run(run) })
@@ -468,6 +483,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 }
 
 func (d *Daemon) drain() {
+	d.drainNow()
 	d.gateway.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Limits.Drain)
 	defer cancel()

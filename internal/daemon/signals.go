@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/signals"
+	"github.com/counterfoil/counterfoil/internal/store"
+)
+
+// sealedStreams is the purpose under which what a receiver of shared signals wants
+// to be shown is sealed.
+const sealedStreams = "streams/authorization"
+
+// openSignals makes what tells others of revocations, and hears of theirs.
+func (d *Daemon) openSignals(kek []byte) (err error) {
+	d.signals, err = signals.New(signals.Config{
+		Issuer: d.cfg.Public.URL, Log: d.store, Streams: d.store, Inbox: d.store,
+		Registry:   func() *counterfoil.Registry { r, _ := d.store.Registry(); return r },
+		AgentState: d.store.AgentState,
+		Signer:     d.eventKeys.Signer,
+		Seal:       func(stream string, b []byte) ([]byte, error) { return authority.Seal(kek, sealedStreams, stream, b) },
+		Open:       func(stream string, b []byte) ([]byte, error) { return authority.Unseal(kek, sealedStreams, stream, b) },
+		Secret:     d.secret,
+		Revoke: func(ctx context.Context, r counterfoil.Revocation, actor string) error {
+			_, err := d.authority.Revoke(ctx, r, actor)
+			return err
+		},
+		Now: d.opt.Now, Logger: d.opt.Log,
+	})
+	return err
+}
+
+// A boundedFeed says, with what is revoked, for how long that may be gone by.
+type boundedFeed struct {
+	*store.Store
+	maxStale time.Duration
+}
+
+// RevocationFeed is the store's.
+func (f boundedFeed) RevocationFeed(ctx context.Context, after int64) (counterfoil.RevocationFeed, error) {
+	feed, err := f.Store.RevocationFeed(ctx, after)
+	feed.MaxStale = f.maxStale.Milliseconds()
+	return feed, err
+}
