@@ -72,10 +72,29 @@ func (a *app) agentShowCommand() *cobra.Command {
 			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents/"+escape(args[0]), nil, &d); err != nil {
 				return err
 			}
+			var err error
+			if d.Tasks, err = a.adminTasks(ctx, args[0], string(counterfoil.TaskOpen)); err != nil {
+				return err
+			}
+			instances, err := a.instances(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			for _, v := range instances {
+				if v.Old != nil {
+					d.Rotating = append(d.Rotating, v)
+				}
+			}
 			return a.print(d, func(w io.Writer) {
 				fmt.Fprintf(w, "# status %s, %d live instances, epoch %d\n", d.Status, d.Instances, d.Epoch)
 				for _, id := range d.Quarantined {
 					fmt.Fprintf(w, "# instance %s is quarantined: its key was seen in two places\n", id)
+				}
+				for _, v := range d.Rotating {
+					fmt.Fprintf(w, "# instance %s has a new key; the old one, %s, is taken until %s\n", v.ID, v.Old.JKT, v.Old.Until.Local().Format(time.DateTime))
+				}
+				for _, t := range d.Tasks {
+					fmt.Fprintf(w, "# task %s is open until %s, calls %s: %s\n", t.ID, t.Expires.Local().Format(time.DateTime), callsOf(t), visible(t.Purpose))
 				}
 				fmt.Fprint(w, d.Manifest)
 			})
@@ -89,26 +108,44 @@ type instanceView struct {
 	Alg      string    `json:"alg"`
 	Status   string    `json:"status"`
 	Enrolled time.Time `json:"enrolled"`
+
+	// Old is the key that it had before, while both are taken.
+	Old *oldKey `json:"old,omitzero"`
+}
+
+type oldKey struct {
+	JKT   string    `json:"jkt"`
+	Until time.Time `json:"until"`
+}
+
+func (a *app) instances(ctx context.Context, agent string) ([]instanceView, error) {
+	var list struct {
+		Instances []instanceView `json:"instances"`
+	}
+	err := a.admin(ctx, http.MethodGet, "/api/v1/agents/"+escape(agent)+"/instances", nil, &list)
+	return list.Instances, err
 }
 
 func (a *app) agentInstancesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "instances NAME", Short: "List an agent's instances and their keys", Example: "  counterfoil agent instances payroll", Args: cobra.ExactArgs(1),
 		RunE: a.does(func(ctx context.Context, args []string) error {
-			var list struct {
-				Instances []instanceView `json:"instances"`
-			}
-			if err := a.admin(ctx, http.MethodGet, "/api/v1/agents/"+escape(args[0])+"/instances", nil, &list); err != nil {
+			list, err := a.instances(ctx, args[0])
+			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
-				if len(list.Instances) == 0 {
+			return a.print(map[string]any{"instances": append([]instanceView{}, list...)}, func(w io.Writer) {
+				if len(list) == 0 {
 					fmt.Fprintf(w, "no instances; make a code with: counterfoil agent enroll-code %s\n", args[0])
 					return
 				}
-				rows := [][]string{{"INSTANCE", "STATUS", "KEY", "ALGORITHM", "ENROLLED"}}
-				for _, v := range list.Instances {
-					rows = append(rows, []string{v.ID, v.Status, v.JKT, v.Alg, v.Enrolled.UTC().Format(time.RFC3339)})
+				rows := [][]string{{"INSTANCE", "STATUS", "KEY", "ALGORITHM", "ENROLLED", "OLD KEY"}}
+				for _, v := range list {
+					old := ""
+					if v.Old != nil {
+						old = v.Old.JKT + " until " + v.Old.Until.UTC().Format(time.RFC3339)
+					}
+					rows = append(rows, []string{v.ID, v.Status, v.JKT, v.Alg, v.Enrolled.UTC().Format(time.RFC3339), old})
 				}
 				table(w, rows...)
 			})
@@ -155,11 +192,13 @@ func (a *app) agentVerb(verb, short string) *cobra.Command {
 			if verb == "offboard" {
 				return a.offboard(ctx, args[0], reason)
 			}
-			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, nil); err != nil {
+			var lost voided
+			if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(args[0])+"/"+verb, map[string]any{"reason": reason}, &lost); err != nil {
 				return err
 			}
-			return a.print(map[string]any{"agent": args[0], "done": verb}, func(w io.Writer) {
+			return a.print(map[string]any{"agent": args[0], "done": verb, "voided": lost.Voided}, func(w io.Writer) {
 				fmt.Fprintf(w, "%sed %s\n", verb, args[0])
+				table(w, append([][]string{everyToken(lost.Voided)}, voidedRows(untold(lost.Voided))...)...)
 			})
 		}),
 	}
@@ -210,26 +249,41 @@ func (a *app) agentResumeCommand() *cobra.Command {
 	return c
 }
 
-type offboarded struct {
-	Name   string `json:"name"`
-	Voided struct {
-		Instances []string `json:"instances"`
-		Keys      []string `json:"keys"`
-		Epoch     int64    `json:"epoch"`
-	} `json:"voided"`
+// voided is what an agent lost.
+type voided struct {
+	Name   string             `json:"name"`
+	Voided counterfoil.Voided `json:"voided"`
+}
+
+// everyToken says that the agent's epoch rose, and whom that hits.
+func everyToken(v counterfoil.Voided) []string {
+	s := "every one that was issued is void"
+	if len(v.Tokens) > 0 {
+		s += "; not expired: " + some(v.Tokens)
+	}
+	return []string{"  tokens", s}
+}
+
+// untold is what is void beside the tokens.
+func untold(v counterfoil.Voided) counterfoil.Voided {
+	v.Tokens = nil
+	return v
 }
 
 func (a *app) offboard(ctx context.Context, agent, reason string) error {
-	var o offboarded
+	var o voided
 	if err := a.admin(ctx, http.MethodPost, "/api/v1/agents/"+escape(agent)+"/offboard", map[string]any{"reason": reason}, &o); err != nil {
 		return err
 	}
 	return a.print(o, func(w io.Writer) {
 		fmt.Fprintf(w, "offboarded %s: its name and its keys are never accepted again\n", agent)
-		table(w,
-			[]string{"  tokens", "every one that was issued is void"},
-			[]string{"  instances", listed(o.Voided.Instances)},
-			[]string{"  keys", listed(o.Voided.Keys)})
+		rest := untold(o.Voided)
+		rest.Instances, rest.Keys = nil, nil
+		table(w, append([][]string{
+			everyToken(o.Voided),
+			{"  instances", listed(o.Voided.Instances)},
+			{"  keys", listed(o.Voided.Keys)},
+		}, voidedRows(rest)...)...)
 	})
 }
 

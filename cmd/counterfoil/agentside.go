@@ -28,6 +28,7 @@ type identity struct {
 	issuer string
 	agent  string
 	key    string
+	task   string // id of the task that it works in; empty for none
 }
 
 func (id *identity) flags(c *cobra.Command) {
@@ -36,6 +37,22 @@ func (id *identity) flags(c *cobra.Command) {
 	c.Flags().StringVar(&id.key, "key", "", "`file` of the instance's private key")
 	must(c.MarkFlagRequired("agent"))
 	must(c.MarkFlagRequired("key"))
+}
+
+// maybe adds the flags of a command that an administrator gives without a key.
+func (id *identity) maybe(c *cobra.Command) {
+	c.Flags().StringVar(&id.issuer, "issuer", os.Getenv("COUNTERFOIL_ISSUER"), "with --key: the issuer's `URL` (COUNTERFOIL_ISSUER)")
+	c.Flags().StringVar(&id.agent, "agent", "", "the agent's `name`")
+	c.Flags().StringVar(&id.key, "key", "", "as the agent: `file` of the instance's private key; as an administrator: none")
+	c.Flags().StringVar(&id.task, "task", "", "with --key: ask as the open task with this `ID`, which sees itself and those below")
+}
+
+// signer loads the identity's key.
+func (a *app) signer(id *identity) (*credential.Signer, error) {
+	if _, err := os.Lstat(agent.NewKeyPath(id.key)); err == nil {
+		a.note("a rotation of this key was not finished, and it may be dead: counterfoil rotate finishes it")
+	}
+	return agent.LoadKey(id.key)
 }
 
 // must is for mistakes of the program that every run would show.
@@ -53,6 +70,9 @@ func (id *identity) check() error {
 	if err := counterfoil.CheckName(id.agent); err != nil {
 		return usage("--agent: %v", err)
 	}
+	if id.task != "" && !strings.HasPrefix(id.task, "tsk_") {
+		return usage("--task: %q is no task's id, which begins with tsk_; counterfoil task open makes a task", id.task)
+	}
 	return nil
 }
 
@@ -69,7 +89,7 @@ func (id *identity) resourceURL(name string) (string, error) {
 }
 
 // transport returns what signs this identity's requests to one resource.
-func (id *identity) transport(resource string, scope []string) (*agent.Transport, string, error) {
+func (a *app) transport(id *identity, resource string, scope []string) (*agent.Transport, string, error) {
 	if err := id.check(); err != nil {
 		return nil, "", err
 	}
@@ -77,11 +97,11 @@ func (id *identity) transport(resource string, scope []string) (*agent.Transport
 	if err != nil {
 		return nil, "", err
 	}
-	signer, err := agent.LoadKey(id.key)
+	signer, err := a.signer(id)
 	if err != nil {
 		return nil, "", err
 	}
-	t, err := agent.NewTransport(agent.Config{Issuer: id.issuer, Agent: id.agent, Signer: signer, Resource: url, Scope: scope})
+	t, err := agent.NewTransport(agent.Config{Issuer: id.issuer, Agent: id.agent, Signer: signer, Resource: url, Scope: scope, Task: id.task})
 	return t, url, err
 }
 
@@ -155,13 +175,13 @@ func (a *app) tokenCommand() *cobra.Command {
 	var resource string
 	var scope []string
 	c := &cobra.Command{
-		Use:     "token --issuer URL --agent NAME --key FILE --resource NAME [--scope TOOL…]",
+		Use:     "token --issuer URL --agent NAME --key FILE --resource NAME [--scope TOOL…] [--task ID]",
 		Short:   "Get an access token, bound to the key",
 		Long:    "Gets an access token for one resource. It is bound to the key: without proofs by that key nobody can use it.",
 		Example: "  counterfoil token --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --json",
 		Args:    cobra.NoArgs,
 		RunE: a.does(func(ctx context.Context, _ []string) error {
-			t, _, err := id.transport(resource, scope)
+			t, _, err := a.transport(&id, resource, scope)
 			if err != nil {
 				return err
 			}
@@ -174,6 +194,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		}),
 	}
 	id.flags(c)
+	id.taskFlag(c)
 	c.Flags().StringVar(&resource, "resource", "", "the resource's `name` or URL")
 	c.Flags().StringSliceVar(&scope, "scope", nil, "ask for these tools only")
 	must(c.MarkFlagRequired("resource"))
@@ -185,7 +206,7 @@ func (a *app) callCommand() *cobra.Command {
 	var args string
 	var how calling
 	c := &cobra.Command{
-		Use:   "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE [--wait TIME]",
+		Use:   "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE [--task ID] [--wait TIME]",
 		Short: "Call a tool of an MCP server through the gateway",
 		Long: `Calls a tool of an MCP server through the gateway. A call that people have to approve
 is refused with the approval's id: repeat it after they signed, or let --wait wait
@@ -208,6 +229,7 @@ over; --idempotency-key says that a call is the same one, or that it is another.
 		}),
 	}
 	id.flags(c)
+	id.taskFlag(c)
 	c.Flags().StringVar(&args, "args", "{}", "the tool's arguments, a `JSON` object")
 	c.Flags().StringVar(&how.key, "idempotency-key", "", "names this call: repeated with the same `key` it is the same call")
 	waitFlag(c, &how.wait)
@@ -221,7 +243,7 @@ type calling struct {
 }
 
 func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, args string, how calling) error {
-	t, url, err := id.transport(tool.Resource, nil)
+	t, url, err := a.transport(&id, tool.Resource, nil)
 	if err != nil {
 		return err
 	}
@@ -233,8 +255,13 @@ func (a *app) call(ctx context.Context, id identity, tool counterfoil.ToolID, ar
 	if err != nil {
 		return err
 	}
-	if refusal := refusalOf(result); refusal != nil {
+	refusal := refusalOf(result)
+	if refusal != nil && (result.IsError || refusal.Code != counterfoil.ApprovalSpent) {
 		return refusal
+	}
+	if _, repeated := result.Meta["counterfoil/repeated"]; repeated || refusal != nil {
+		// What the idempotency key asks for: the answer of the call that ran.
+		a.note("this call was made before, and not again; this is its answer")
 	}
 	b, err := result.MarshalJSON()
 	if err != nil {

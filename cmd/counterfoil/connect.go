@@ -14,11 +14,9 @@ import (
 
 func (a *app) connectCommand() *cobra.Command {
 	var id identity
-	var resource, listen, unix string
-	var stdio bool
-	var wait time.Duration
+	var how connecting
 	c := &cobra.Command{
-		Use:   "connect --issuer URL --agent NAME --key FILE --resource NAME [--wait 50s] (--listen 127.0.0.1:PORT | --unix PATH | --stdio)",
+		Use:   "connect --issuer URL --agent NAME --key FILE --resource NAME [--task PURPOSE | --task-id ID] [--wait 50s] (--listen 127.0.0.1:PORT | --unix PATH | --stdio)",
 		Short: "Let an unmodified MCP client use a resource as the agent",
 		Long: `Runs the local connector: an MCP client or HTTP program that knows nothing of tokens
 and proofs talks to it, and every request leaves with a bound token and a fresh
@@ -32,61 +30,92 @@ A call that people have to approve is refused at once with the approval's id, an
 the same call, repeated after they signed, runs once. With --wait the connector does
 the repeating: it holds the client's call for that long, tells progress to a client
 that asked for it, and sends the call again once people decided. When the time is
-over the client gets the refusal; the approval stays.`,
+over the client gets the refusal; the approval stays.
+
+With --task the connector opens a task, works in it, and completes it when it ends as
+it should; when it dies instead the task stays open until its deadline, and --task-id
+goes on with it, on any machine that has a key of the agent. A task that is closed
+meanwhile ends the connector with 1 and task_closed.`,
 		Example: `  counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --listen 127.0.0.1:0 --wait 50s
   claude mcp add bank -- counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --stdio`,
 		Args: cobra.NoArgs,
 	}
 	id.flags(c)
-	c.Flags().StringVar(&resource, "resource", "", "the resource's `name` or URL")
-	c.Flags().StringVar(&listen, "listen", "", "serve on this loopback `address`")
-	c.Flags().StringVar(&unix, "unix", "", "serve on a new unix socket at this `path` (mode 0600)")
-	c.Flags().BoolVar(&stdio, "stdio", false, "speak MCP on standard input and output")
-	waitFlag(c, &wait)
+	c.Flags().StringVar(&how.resource, "resource", "", "the resource's `name` or URL")
+	c.Flags().StringVar(&how.listen, "listen", "", "serve on this loopback `address`")
+	c.Flags().StringVar(&how.unix, "unix", "", "serve on a new unix socket at this `path` (mode 0600)")
+	c.Flags().BoolVar(&how.stdio, "stdio", false, "speak MCP on standard input and output")
+	c.Flags().StringVar(&how.purpose, "task", "", "open a task for this `PURPOSE`, work in it, and complete it at the end")
+	c.Flags().StringVar(&id.task, "task-id", "", "work in the open task with this `ID`, and leave it open at the end")
+	c.Flags().DurationVar(&how.life, "expires-in", 0, "with --task: how long it may take, an hour when left out")
+	waitFlag(c, &how.wait)
+	c.MarkFlagsMutuallyExclusive("task", "task-id")
 	must(c.MarkFlagRequired("resource"))
 	c.MarkFlagsMutuallyExclusive("listen", "unix", "stdio")
 	c.MarkFlagsOneRequired("listen", "unix", "stdio")
 	c.RunE = a.does(func(ctx context.Context, _ []string) error {
-		if err := a.checkWait(wait); err != nil {
+		if err := a.checkWait(how.wait); err != nil {
 			return err
 		}
-		t, _, err := id.transport(resource, nil)
+		if how.life != 0 && how.purpose == "" {
+			return usage("--expires-in goes with --task: it is for a task that is opened")
+		}
+		work, err := a.enter(ctx, &id, how.purpose, how.life)
 		if err != nil {
 			return err
 		}
-		connector, err := agent.NewConnector(agent.ConnectorConfig{
-			Transport: t, Wait: wait,
-			Log: slog.New(slog.NewTextHandler(a.streams.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		})
-		if err != nil {
-			return err
-		}
-		if stdio {
-			return connector.Stdio(ctx, a.in, a.out)
-		}
-		var ln net.Listener
-		if unix != "" {
-			ln, err = agent.ListenUnix(unix)
-		} else {
-			ln, err = agent.Listen(listen)
-		}
-		if err != nil {
-			return err
-		}
-		// The first token shows at once what an operator would otherwise find
-		// out from a client's error.
-		if _, err := t.Token(ctx); err != nil {
-			ln.Close()
-			return err
-		}
-		if unix != "" {
-			fmt.Fprintf(a.out, "ready unix=%s\n", unix)
-		} else {
-			fmt.Fprintf(a.out, "ready url=%s\n", connector.URL(ln))
-		}
-		return connector.Serve(ctx, ln)
+		began, err := a.connect(ctx, &id, how)
+		return work.leave(ctx, began, err)
 	})
 	return c
+}
+
+// connecting is how a connector serves, beside as whom.
+type connecting struct {
+	resource, listen, unix string
+	stdio                  bool
+	wait                   time.Duration
+	purpose                string // of the task to open; empty for none
+	life                   time.Duration
+}
+
+// connect serves until ctx or the client ends it. It reports whether it began to.
+func (a *app) connect(ctx context.Context, id *identity, how connecting) (began bool, err error) {
+	t, _, err := a.transport(id, how.resource, nil)
+	if err != nil {
+		return false, err
+	}
+	connector, err := agent.NewConnector(agent.ConnectorConfig{
+		Transport: t, Wait: how.wait,
+		Log: slog.New(slog.NewTextHandler(a.streams.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		return false, err
+	}
+	if how.stdio {
+		return true, connector.Stdio(ctx, a.in, a.out)
+	}
+	var ln net.Listener
+	if how.unix != "" {
+		ln, err = agent.ListenUnix(how.unix)
+	} else {
+		ln, err = agent.Listen(how.listen)
+	}
+	if err != nil {
+		return false, err
+	}
+	// The first token shows at once what an operator would otherwise find
+	// out from a client's error.
+	if _, err := t.Token(ctx); err != nil {
+		ln.Close()
+		return false, err
+	}
+	if how.unix != "" {
+		fmt.Fprintf(a.out, "ready unix=%s\n", how.unix)
+	} else {
+		fmt.Fprintf(a.out, "ready url=%s\n", connector.URL(ln))
+	}
+	return true, connector.Serve(ctx, ln)
 }
 
 // mostWait is the longest wait that leaves an MCP client's 60 seconds alone.

@@ -215,6 +215,7 @@ func (d *demo) story() error {
 		d.setUp, d.read, d.ungranted,
 		d.enrolPeople, d.payout, d.guarded, d.denied,
 		d.stolenToken, d.replayedProof, d.asBearer,
+		d.task, d.leaked, d.revoked, d.resumed,
 		d.ledger, d.tampered, d.forged,
 	} {
 		if err := d.ctx.Err(); err != nil {
@@ -279,14 +280,14 @@ func (d *demo) setUp() error {
 	if err != nil {
 		return err
 	}
-	id := identity{issuer: d.daemon.PublicURL(), agent: "payroll", key: d.keyFile()}
+	id := d.identity()
 	if err := quiet.enroll(d.ctx, id, code, "Ed25519"); err != nil {
 		return err
 	}
-	if d.agent, _, err = id.transport("bank", nil); err != nil {
+	if d.agent, _, err = quiet.transport(&id, "bank", nil); err != nil {
 		return err
 	}
-	if d.till, _, err = id.transport("till", nil); err != nil {
+	if d.till, _, err = quiet.transport(&id, "till", nil); err != nil {
 		return err
 	}
 	tok, err := d.agent.Token(d.ctx)

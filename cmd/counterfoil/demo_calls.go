@@ -83,7 +83,7 @@ func (d *demo) ungranted() error {
 }
 
 // request is one hand-made call of get_balance, for what no honest client sends.
-func (d *demo) request(scheme, proof string) (counterfoil.Code, string, error) {
+func (d *demo) request(scheme, token, proof string) (counterfoil.Code, string, error) {
 	const body = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_balance","arguments":{"account":"operating"},` +
 		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"demo","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`
 	req, err := http.NewRequestWithContext(d.ctx, http.MethodPost, d.bankURL(), bytes.NewReader([]byte(body)))
@@ -91,7 +91,7 @@ func (d *demo) request(scheme, proof string) (counterfoil.Code, string, error) {
 		return "", "", fmt.Errorf("making the request: %w", err)
 	}
 	for k, v := range map[string]string{
-		"Authorization": scheme + " " + d.token, "DPoP": proof, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+		"Authorization": scheme + " " + token, "DPoP": proof, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
 		"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "get_balance",
 	} {
 		if v != "" {
@@ -137,7 +137,7 @@ func (d *demo) stolenToken() error {
 	if err != nil {
 		return err
 	}
-	got, text, err := d.request("DPoP", proof)
+	got, text, err := d.request("DPoP", d.token, proof)
 	if err != nil {
 		return err
 	}
@@ -153,11 +153,11 @@ func (d *demo) replayedProof() error {
 	if err != nil {
 		return err
 	}
-	first, _, err := d.request("DPoP", proof)
+	first, _, err := d.request("DPoP", d.token, proof)
 	if err != nil {
 		return err
 	}
-	got, text, err := d.request("DPoP", proof)
+	got, text, err := d.request("DPoP", d.token, proof)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (d *demo) replayedProof() error {
 }
 
 func (d *demo) asBearer() error {
-	got, text, err := d.request("Bearer", "")
+	got, text, err := d.request("Bearer", d.token, "")
 	if err != nil {
 		return err
 	}

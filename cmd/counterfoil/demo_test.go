@@ -20,6 +20,7 @@ func TestDemo(t *testing.T) {
 		"allowed", "approval_required", "approval_pending", "approver_not_eligible", "approval_mismatch", "allowed", "approval_spent",
 		"allowed", "approval_denied",
 		"proof_key_mismatch", "proof_replayed", "bearer_refused",
+		"allowed", "task_closed", "token_revoked", "inactive", "agent_suspended", "token_revoked",
 		"allowed", "detected", "detected",
 	}
 	out := command(t, "", "demo", "--json")
@@ -42,7 +43,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("step %d, want %s: %s", i+1, want[i], line)
 		}
 	}
-	for step, text := range map[int]string{8: "0 payments", 9: "1 payment", 10: "1 payment", 12: "this invoice is not ours", 16: "4 assertions of people verified, 2 calls", 18: "the signature of cy does not verify"} {
+	for step, text := range map[int]string{8: "0 payments", 9: "1 payment", 10: "1 payment", 12: "this invoice is not ours", 16: "1 of 5 calls", 19: "before: active, of payroll", 20: "cut 1 stream", 22: "4 assertions of people verified, 2 calls", 24: "the signature of cy does not verify"} {
 		if !strings.Contains(lines[step-1], text) {
 			t.Errorf("step %d does not say %q: %s", step, text, lines[step-1])
 		}

@@ -314,6 +314,7 @@ log's own key signed it.`,
 				if report.First != "" {
 					fmt.Fprintf(w, "from       %s\nto         %s\n", report.First, report.Last)
 				}
+				printRestorations(w, report.Restored)
 				if p := report.People; p != nil {
 					fmt.Fprintf(w, "people     %s enrolled, %s verified, %s let run by them\n",
 						counted(p.Passkeys, "passkey", "passkeys"), counted(p.Assertions, "assertion", "assertions"), counted(p.Calls, "call", "calls"))
@@ -342,11 +343,13 @@ type verified struct {
 	Last    string `json:"last,omitzero"`
 	Extends *int64 `json:"extends,omitzero"`
 
+	Restored []ledger.Restoration `json:"restored,omitzero"` // of an export
+
 	People *peopleProof `json:"people,omitzero"` // of an export
 }
 
 func reportOf(of string, r ledger.Report) verified {
-	v := verified{Of: of, Origin: r.Origin, Size: r.Size, Root: r.Hash.String(), First: r.First, Last: r.Last}
+	v := verified{Of: of, Origin: r.Origin, Size: r.Size, Root: r.Hash.String(), First: r.First, Last: r.Last, Restored: r.Restored}
 	if r.Earlier >= 0 {
 		v.Extends = &r.Earlier
 	}

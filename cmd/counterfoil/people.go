@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,13 +18,15 @@ import (
 func (a *app) personCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "person",
-		Short:   "The people who approve and administer: list, enroll-code",
+		Short:   "The people who approve and administer: list, enroll-code, resume",
 		Example: "  counterfoil person list\n  counterfoil person enroll-code bo",
 		RunE: func(*cobra.Command, []string) error {
-			return usage("person needs a subcommand: list or enroll-code")
+			return usage("person needs a subcommand: list, enroll-code or resume")
 		},
 	}
-	c.AddCommand(a.personListCommand(), a.personCodeCommand())
+	c.AddCommand(a.personListCommand(), a.personCodeCommand(), a.resumeCommand("person", "people",
+		"Let a person act again who was revoked; passkeys and signatures of before stay void",
+		"Ends a person's suspension. What was void stays void: the person enrols a passkey anew,\nwith a code of 'counterfoil person enroll-code', and the agents that the person owns are\nresumed one by one."))
 	return a.needsServer(c)
 }
 
@@ -42,13 +45,13 @@ func (a *app) personListCommand() *cobra.Command {
 			if err := a.admin(ctx, http.MethodGet, "/api/v1/people", nil, &list); err != nil {
 				return err
 			}
-			rows := [][]string{{"NAME", "PASSKEYS", "GROUPS", "ROLES", "EMAIL"}}
+			rows := [][]string{{"NAME", "STATUS", "PASSKEYS", "GROUPS", "ROLES", "EMAIL"}}
 			for _, d := range list.Documents {
 				var noun personNoun
 				if err := ijson.UnmarshalLax(d.Document, &noun); err != nil {
 					return fmt.Errorf("reading person %s: %w", d.Name, err)
 				}
-				rows = append(rows, []string{d.Name, strconv.Itoa(d.Passkeys), listed(noun.Groups), listed(noun.Roles), noun.Email})
+				rows = append(rows, []string{d.Name, cmp.Or(d.Status, string(counterfoil.Active)), strconv.Itoa(d.Passkeys), listed(noun.Groups), listed(noun.Roles), noun.Email})
 			}
 			return a.print(list, func(w io.Writer) {
 				if len(list.Documents) == 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/agent"
 )
 
 // What `counterfoil diff` ends with, as diff(1) and kubectl do, but for 2, which
@@ -314,12 +315,13 @@ var kinds = map[string]string{
 	"resource": "resources", "resources": "resources",
 	"agent": "agents", "agents": "agents",
 	"policy": "policies", "policies": "policies",
+	"transmitter": "transmitters", "transmitters": "transmitters",
 }
 
 func kindPath(word string) (string, error) {
 	p, ok := kinds[strings.ToLower(word)]
 	if !ok {
-		return "", usage("%q is none of Person, Class, Resource, Agent, Policy", word)
+		return "", usage("%q is none of Person, Class, Resource, Agent, Policy, Transmitter", word)
 	}
 	return p, nil
 }
@@ -362,12 +364,18 @@ type document struct {
 	Document jsontext.Value `json:"document"`
 	Manifest string         `json:"manifest"`
 
+	// Of agents, people and resources.
+	Status string `json:"status,omitzero"`
+
 	// Of agents only.
-	Status    string `json:"status,omitzero"`
-	Epoch     int64  `json:"epoch,omitzero"`
-	Instances int    `json:"instances,omitzero"`
+	Epoch     int64 `json:"epoch,omitzero"`
+	Instances int   `json:"instances,omitzero"`
 
 	Quarantined []string `json:"quarantined,omitzero"`
+
+	// Of one agent that is shown.
+	Tasks    []agent.Task   `json:"tasks,omitzero"`    // open ones
+	Rotating []instanceView `json:"rotating,omitzero"` // instances whose old key is taken still
 
 	// Of people only.
 	Passkeys int `json:"passkeys,omitzero"`

@@ -49,6 +49,10 @@ func TestScripts(t *testing.T) {
 			"exits":     exits,
 			"approval":  names("apr_"),
 			"change":    names("prp_"),
+			"task":      names("tsk_"),
+			"instance":  names("ins_"),
+			"entry":     entryNamed,
+			"copies":    copies,
 			"enrols":    enrols,
 			"decides":   decides,
 
@@ -104,9 +108,9 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// names is the commands approval VARIABLE [stdout] and change VARIABLE [stdout], which
-// set a variable to the approval or change that the last command named on standard
-// error, or on standard output.
+// names is the commands approval, change, task and instance VARIABLE [stdout], which set a
+// variable to what of the kind the last command named first on standard error, or on
+// standard output.
 func names(prefix string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, _ bool, args []string) {
 		where := append(args, "stderr")[1]
@@ -116,6 +120,23 @@ func names(prefix string) func(*testscript.TestScript, bool, []string) {
 		}
 		ts.Setenv(args[0], id)
 	}
+}
+
+// entryNamed is the command entry VARIABLE [stdout]: it sets a variable to the index of
+// the entry that the last command named.
+func entryNamed(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(`entry (\d+)`).FindStringSubmatch(ts.ReadFile(append(args, "stderr")[1]))
+	if found == nil {
+		ts.Fatalf("no entry was named")
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// copies FROM TO copies a key file with its mode.
+func copies(ts *testscript.TestScript, _ bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
 
 // everybody is the key of a script's people, by name.
