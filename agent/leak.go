@@ -33,6 +33,7 @@ func ReportLeak(ctx context.Context, issuer string, found counterfoil.Secret, ba
 	if err != nil {
 		return fmt.Errorf("reporting a leak: %w", err)
 	}
+	defer resp.Body.Close()
 	body, err := readLimited(resp.Body)
 	if resp.StatusCode == http.StatusAccepted {
 		return nil // whatever else came

@@ -54,12 +54,6 @@ func (o *office) close(id string, to counterfoil.TaskState) {
 	o.tasks[id] = task
 }
 
-func (o *office) state(id string) counterfoil.TaskState {
-	o.w.mu.Lock()
-	defer o.w.mu.Unlock()
-	return o.tasks[id].State
-}
-
 func (o *office) serve(rw http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/id")
 	if path == "/oauth/leaked" {

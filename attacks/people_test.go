@@ -80,6 +80,7 @@ type office struct {
 	tap *tap
 
 	clerk, rival *actor
+	verger       *actor // speaks for resources; nil where a test has none
 	bo, cy       *counterfoiltest.Approver
 
 	root   testing.TB           // the whole test, of which T may be a part

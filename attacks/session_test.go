@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -56,12 +57,13 @@ func (u *streamer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type guest struct {
 	w       *world
 	actor   *actor
-	token   string
+	room    string // the resource; "room" when empty
+	token   string // got when empty
 	session string
 	event   string // the id of an event of its stream
 }
 
-func (g *guest) url() string { return g.w.Issuer() + "/r/room" }
+func (g *guest) url() string { return g.w.Issuer() + "/r/" + cmp.Or(g.room, "room") }
 
 // request makes an honest request in the guest's session.
 func (g *guest) request(method, body string) *call {
@@ -86,7 +88,9 @@ const sayIt = `{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"s
 // rest after the first event.
 func (g *guest) enter(t *testing.T) io.ReadCloser {
 	t.Helper()
-	g.token = g.w.tokenFor(g.actor, g.url())
+	if g.token == "" {
+		g.token = g.w.tokenFor(g.actor, g.url())
+	}
 	q := g.request(http.MethodPost, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
 	delete(q.header, "Mcp-Protocol-Version")
 	got := g.w.sendCall(q)

@@ -151,6 +151,14 @@ func TestShort(t *testing.T) {
 			t.Errorf("%s is shortened to %s", id, got)
 		}
 	}
+	for name, want := range map[string]string{
+		"payroll": "payroll", "bank/list_payees": "bank/list_payees", "tok_AAAAAAAAAAAAAAAAAAAAAA": "tok_AAAAAA…",
+		"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I": "0ZcOCO…", "a-resource-with-quite-a-long-name/and-a-tool": "a-resource-with-quite-a-long-name/and-a-tool",
+	} {
+		if got := label(name); got != want {
+			t.Errorf("%s is named %s", name, got)
+		}
+	}
 	for n, want := range map[any]string{0: "0", 9999: "9999", 12069: "12\u202f069", int64(1234567): "1\u202f234\u202f567", -12069: "-12\u202f069"} {
 		if got := number(n); got != want {
 			t.Errorf("%v is written %s", n, got)

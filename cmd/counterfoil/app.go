@@ -85,7 +85,7 @@ Start here:  counterfoil demo`,
 		&cobra.Group{ID: "prove", Title: "Prove:"},
 	)
 	a.add(root, "start", a.demoCommand(), a.serveCommand())
-	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand(), a.personCommand(), a.resourceCommand(), a.approvalCommand(), a.changeCommand(), a.revokeCommand())
+	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand(), a.personCommand(), a.resourceCommand(), a.approvalCommand(), a.changeCommand(), a.revokeCommand(), a.backupCommand(), a.restoreCommand())
 	a.add(root, "agent", a.enrollCommand(), a.connectCommand(), a.tokenCommand(), a.callCommand(), a.taskCommand(), a.rotateCommand(), a.leakedCommand())
 	a.add(root, "prove", a.ledgerCommand())
 	root.AddCommand(a.versionCommand())

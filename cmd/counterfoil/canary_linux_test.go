@@ -330,6 +330,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	c.asked(key)
 	c.refused(signer, token)
 	c.misused()
+	c.reported()
 	c.full(signer, token)
 	c.lookEverywhere(answers)
 	t.Logf("%d canaries, %d places of %d KiB looked at", len(c.canaries), c.looked, c.size>>10)

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -148,6 +149,8 @@ func private(t *testing.T, key crypto.Signer) []byte {
 			t.Fatal(err)
 		}
 		return b
+	case *rsa.PrivateKey:
+		return k.Primes[0].Bytes()
 	}
 	t.Fatalf("a key of type %T", key)
 	return nil

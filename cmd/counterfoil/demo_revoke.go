@@ -217,7 +217,7 @@ func (d *demo) stream(ctx context.Context) (<-chan time.Time, error) {
 	} {
 		req.Header.Set(k, v)
 	}
-	resp, err := d.agent.RoundTrip(req)
+	resp, err := d.agent.RoundTrip(req) //nolint:bodyclose // it is open until it is cut, and closed then
 	if err != nil {
 		return nil, fmt.Errorf("opening a stream: %w", err)
 	}

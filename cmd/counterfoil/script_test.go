@@ -186,12 +186,12 @@ func awaits(ts *testscript.TestScript, _ bool, args []string) {
 
 func await(ts *testscript.TestScript, pattern, command string, args ...string) []string {
 	for deadline := time.Now().Add(counterfoiltest.Timeout); ; {
-		ts.Check(ts.Exec(command, args...))
+		failed := ts.Exec(command, args...) // which may be what ends soon
 		if found := regexp.MustCompile(pattern).FindStringSubmatch(ts.ReadFile("stdout")); found != nil {
 			return found
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("%s never matched %q", command, pattern)
+			ts.Fatalf("%s never matched %q (%v)", command, pattern, failed)
 		}
 		<-time.After(20 * time.Millisecond) // another process does it, and nothing says when
 	}

@@ -28,7 +28,7 @@ const oldestNode = 22
 
 // installed are the packages that the tests drive.
 var installed = []string{
-	"oauth4webapi", "openid-client",
+	"jose", "oauth4webapi", "openid-client",
 	"@modelcontextprotocol/client", "@modelcontextprotocol/conformance", "@modelcontextprotocol/inspector", "@modelcontextprotocol/sdk", "@modelcontextprotocol/server",
 	"@modelcontextprotocol/server-everything", "@modelcontextprotocol/server-filesystem", "@modelcontextprotocol/server-memory",
 }

@@ -32,7 +32,9 @@ func TestAnApprovalIsForOneCallOnce(t *testing.T) {
 		w.pay("999", "DE1", named(id)),
 		w.pay("100", "DE2", named(id)),
 		w.pay("100", "DE1", named(id), func(c *counterfoil.GuardedCall) { c.Caller.Task = "tsk_2" }),
-		w.pay("100", "DE1", named(id), func(c *counterfoil.GuardedCall) { c.Caller.Agent, c.Caller.Instance, c.Caller.Task = "other", "ins_other", "" }),
+		w.pay("100", "DE1", named(id), func(c *counterfoil.GuardedCall) {
+			c.Caller.Agent, c.Caller.Instance, c.Caller.Task = "other", "ins_other", ""
+		}),
 		w.pay("100", "DE1", named("apr_"+id[5:]+"x")),
 	} {
 		_, err := w.Claim(t.Context(), c)

@@ -65,6 +65,7 @@ type KeyringConfig struct {
 	Alg     string        // of the keys that are made; credential.ES256 when empty
 	KEK     []byte        // 32 bytes; the private keys are sealed under it
 	Period  time.Duration // how long a key signs; DefaultKeyPeriod when zero
+	Lazy    bool          // make no key before Ensure asks for one
 	Now     func() time.Time
 	Log     *slog.Logger
 }
@@ -96,22 +97,38 @@ func NewKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
 	}
 	cfg.Purpose, cfg.Alg = cmp.Or(cfg.Purpose, PurposeTokens), cmp.Or(cfg.Alg, credential.ES256)
 	k := &Keyring{cfg: cfg}
-	table, err := k.refresh(ctx)
-	if err != nil {
+	k.view.Store(&keyView{})
+	if _, err := k.refresh(ctx); err != nil {
 		return nil, err
 	}
-	if k.view.Load() == nil {
-		if err := k.replaceAll(ctx, table, "", "first start"); err != nil {
-			return nil, fmt.Errorf("making the first signing keys: %w", err)
+	if !cfg.Lazy {
+		if err := k.Ensure(ctx); err != nil {
+			return nil, err
 		}
-		return k, nil
 	}
 	return k, k.Advance(ctx)
 }
 
+// Ensure makes the first keys where there are none yet.
+func (k *Keyring) Ensure(ctx context.Context) error {
+	if k.view.Load().signer != nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	table, err := k.refresh(ctx)
+	if err != nil || k.view.Load().signer != nil {
+		return err
+	}
+	if err := k.replaceAll(ctx, table, "", "first start"); err != nil {
+		return fmt.Errorf("making the first signing keys: %w", err)
+	}
+	return nil
+}
+
 // refresh brings the view in line with the table, which it returns. They differ
 // after a commit of which nobody knew whether it was made: what is published and
-// what signs has to be what is stored. Before there are keys there is no view.
+// what signs has to be what is stored.
 func (k *Keyring) refresh(ctx context.Context) ([]counterfoil.SigningKey, error) {
 	table, err := k.cfg.Store.Keys(ctx)
 	if err != nil {
@@ -120,11 +137,11 @@ func (k *Keyring) refresh(ctx context.Context) ([]counterfoil.SigningKey, error)
 	live := slices.DeleteFunc(slices.Clone(table), func(key counterfoil.SigningKey) bool {
 		return key.Purpose != k.cfg.Purpose || key.State == KeyRemoved
 	})
-	v := k.view.Load()
-	if v == nil && len(live) == 0 || v != nil && maps.Equal(states(live), states(v.keys)) {
+	if maps.Equal(states(live), states(k.view.Load().keys)) {
 		return table, nil
 	}
-	if v, err = k.makeView(live); err != nil {
+	v, err := k.makeView(live)
+	if err != nil {
 		return nil, err
 	}
 	k.view.Store(v)
@@ -139,7 +156,7 @@ func states(keys []counterfoil.SigningKey) map[string]string {
 	return by
 }
 
-// Signer returns the signer of the active key.
+// Signer returns the signer of the active key; nil before there is one.
 func (k *Keyring) Signer() *credential.Signer { return k.view.Load().signer }
 
 // JWKS returns the published keys as a JWK set (RFC 7517, Section 5).
@@ -218,6 +235,9 @@ func (k *Keyring) Rotate(ctx context.Context, actor string) error {
 		return err
 	}
 	now, keys := k.cfg.Now(), slices.Clone(k.view.Load().keys)
+	if len(keys) == 0 {
+		return counterfoil.Refuse(counterfoil.RequestMalformed, "there is no key for %s yet: the first is made when it is needed", k.cfg.Purpose)
+	}
 	if next := keys[byState(keys, KeyNext)]; !published(next, now) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed,
 			"the next key is published since %s and caches may not know it before %s; rotate then, or as an emergency when the active key is compromised",
@@ -246,10 +266,7 @@ func (k *Keyring) RotateEmergency(ctx context.Context, actor string) error {
 // replaceAll removes the keys and makes a fresh active and a fresh next one.
 func (k *Keyring) replaceAll(ctx context.Context, table []counterfoil.SigningKey, actor, why string) error {
 	now := k.cfg.Now()
-	var keys []counterfoil.SigningKey
-	if v := k.view.Load(); v != nil {
-		keys = slices.Clone(v.keys)
-	}
+	keys := slices.Clone(k.view.Load().keys)
 	for i := range keys {
 		keys[i].State = KeyRemoved
 	}

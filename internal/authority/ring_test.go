@@ -84,7 +84,7 @@ func TestTwoRings(t *testing.T) {
 	if err := tokens.Advance(t.Context()); err != nil {
 		t.Errorf("the other, after it: %v", err)
 	}
-	if err := events.RotateEmergency(t.Context(), "uid:7"); err != nil {
+	if err := events.Advance(t.Context()); err != nil {
 		t.Error(err)
 	}
 
@@ -134,7 +134,7 @@ func TestRunEndsWhatIsDue(t *testing.T) {
 	w := newWorld(t)
 	s := &heard{Store: w.store}
 	ring, err := authority.NewKeyring(t.Context(), authority.KeyringConfig{
-		Store: s, Purpose: authority.PurposeEvents, Alg: credential.RS256, KEK: kek(1), Now: w.clock.Now, Log: w.log,
+		Store: s, Purpose: authority.PurposeEvents, KEK: kek(1), Now: w.clock.Now, Log: w.log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestRingsAdvance(t *testing.T) {
 	h := newHouse(t)
 	s := &heard{Store: h.store}
 	ring, err := authority.NewKeyring(t.Context(), authority.KeyringConfig{
-		Store: s, Purpose: authority.PurposeEvents, Alg: credential.RS256, KEK: kek(1), Now: h.clock.Now, Log: h.log,
+		Store: s, Purpose: authority.PurposeEvents, KEK: kek(1), Now: h.clock.Now, Log: h.log,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,9 @@ func TestCheckBackup(t *testing.T) {
 		"no database":          {without(backupDatabase), "is not where the manifest says"},
 		"no key":               {without(LedgerKeyName), "is not where the manifest says"},
 		"no end":               {without(backupEnd), "it was cut"},
-		"another name":         {files(func(n string, b []byte) (string, []byte) { return strings.Replace(n, backupEnd, "../../etc/passwd", 1), b }), "this is not a backup"},
+		"another name": {files(func(n string, b []byte) (string, []byte) {
+			return strings.Replace(n, backupEnd, "../../etc/passwd", 1), b
+		}), "this is not a backup"},
 	} {
 		var db bytes.Buffer
 		b, err := CheckBackup(bytes.NewReader(row.file), &db)

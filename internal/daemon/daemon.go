@@ -222,7 +222,8 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	if d.keys, err = authority.NewKeyring(ctx, ring); err != nil {
 		return err
 	}
-	ring.Purpose, ring.Alg = authority.PurposeEvents, credential.RS256
+	// An RSA key takes a while to make, and most deployments never need one.
+	ring.Purpose, ring.Alg, ring.Lazy = authority.PurposeEvents, credential.RS256, true
 	if d.eventKeys, err = authority.NewKeyring(ctx, ring); err != nil {
 		return err
 	}
@@ -305,8 +306,8 @@ const proofMemory = credential.ProofWindow + 2*credential.Ahead
 // readBack loads the proofs of the last window out of the ledger, so that none
 // is taken a second time after a restart (docs/design.md, single use). It reports
 // whether there may be others: the clock was confirmed by hand, so that it is not
-// known which window that is, or requests were refused for their rate, whose
-// proofs were used up without an entry of each.
+// known which window that is, requests were refused for their rate, whose
+// proofs were used up without an entry of each, or the log goes on from a backup.
 func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (lost bool, err error) {
 	since := d.opt.Now().Add(-proofMemory)
 	err = d.store.RecentProofs(ctx, since, func(hash string, used time.Time) {
@@ -320,7 +321,12 @@ func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (l
 	if err != nil {
 		return false, fmt.Errorf("reading back which requests were refused for their rate: %w", err)
 	}
-	return d.cfg.ConfirmClock || len(limited) > 0, nil
+	// What was used in the time that a restoration lost is in no log.
+	restored, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.ServerRestored, Since: since, Limit: 1})
+	if err != nil {
+		return false, fmt.Errorf("reading back whether the log was restored: %w", err)
+	}
+	return d.cfg.ConfirmClock || len(limited)+len(restored) > 0, nil
 }
 
 // maxSecret bounds a credential: it becomes a header.
@@ -467,7 +473,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.authority.Run(run) })
 	background.Go(func() { d.clock.run(run) })
 	background.Go(func() { d.sightings.Run(run) })
-	background.Go(func() { d.signals.Run(run) })
+	background.Go(func() {
+		if err := d.signals.Run(run); err != nil && run.Err() == nil {
+			d.opt.Log.Error("following the ledger for shared signals", "err", err)
+		}
+	})
 	background.Go(func() { d.approvals.Run(run) })
 	background.Go(func() { d.notifier.Run(run) })
 	background.Go(func() { d.gateway.Run(run) })

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/internal/store"
@@ -20,7 +21,7 @@ func (d *Daemon) openSignals(kek []byte) (err error) {
 		Issuer: d.cfg.Public.URL, Log: d.store, Streams: d.store, Inbox: d.store,
 		Registry:   func() *counterfoil.Registry { r, _ := d.store.Registry(); return r },
 		AgentState: d.store.AgentState,
-		Signer:     d.eventKeys.Signer,
+		Signer:     d.eventSigner,
 		Seal:       func(stream string, b []byte) ([]byte, error) { return authority.Seal(kek, sealedStreams, stream, b) },
 		Open:       func(stream string, b []byte) ([]byte, error) { return authority.Unseal(kek, sealedStreams, stream, b) },
 		Secret:     d.secret,
@@ -31,6 +32,14 @@ func (d *Daemon) openSignals(kek []byte) (err error) {
 		Now: d.opt.Now, Logger: d.opt.Log,
 	})
 	return err
+}
+
+// eventSigner returns what signs events; the first who asks waits for its key.
+func (d *Daemon) eventSigner(ctx context.Context) (*credential.Signer, error) {
+	if err := d.eventKeys.Ensure(ctx); err != nil {
+		return nil, err
+	}
+	return d.eventKeys.Signer(), nil
 }
 
 // A boundedFeed says, with what is revoked, for how long that may be gone by.

@@ -169,7 +169,7 @@ func (c *call) recordUsing() bool {
 		if use.Key != "" {
 			// Whoever lost the answer asks for it with the key, so a client that leaves
 			// breaks nothing off.
-			c.keeps = true
+			c.keeps, c.ctx = true, context.WithoutCancel(c.ctx)
 		}
 		return true
 	case errors.As(err, &earlier):

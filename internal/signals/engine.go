@@ -62,7 +62,7 @@ type Config struct {
 
 	// Signer returns the signer that events are signed with now: of RS256, and with a
 	// key that signs nothing else.
-	Signer func() *credential.Signer
+	Signer func(ctx context.Context) (*credential.Signer, error)
 
 	// Seal and Open keep a receiver's secret, for one stream.
 	Seal func(stream string, plaintext []byte) ([]byte, error)

@@ -1,6 +1,7 @@
 package signals
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -355,8 +356,12 @@ func placedAt(stream string, place int64, ev event, at time.Time) placed {
 }
 
 // sign makes the security event token of an event for a stream.
-func (e *Engine) sign(s *counterfoil.SignalStream, p placed) (string, error) {
-	return credential.SignSET(e.cfg.Signer(), credential.SETClaims{
+func (e *Engine) sign(ctx context.Context, s *counterfoil.SignalStream, p placed) (string, error) {
+	signer, err := e.cfg.Signer(ctx)
+	if err != nil {
+		return "", fmt.Errorf("getting the key of events: %w", err)
+	}
+	return credential.SignSET(signer, credential.SETClaims{
 		Issuer: e.cfg.Issuer, Audience: s.Audience, ID: p.id, IssuedAt: p.at, Txn: fmt.Sprint(p.place / counterfoil.MaxEventsOfEntry),
 		Subject: p.subject, Event: p.kind, Payload: p.payload,
 	})

@@ -104,7 +104,7 @@ func (e *Engine) collect(ctx context.Context, s *counterfoil.SignalStream, most 
 			answer.More = true
 			return false
 		}
-		set, err := e.sign(s, p)
+		set, err := e.sign(ctx, s, p)
 		if err != nil {
 			failed = err
 			return false

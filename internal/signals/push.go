@@ -109,7 +109,7 @@ func (e *Engine) took(ctx context.Context, s *counterfoil.SignalStream, p placed
 // for good, with the receiver's code: whatever else fails is tried again, for as long
 // as it takes.
 func (e *Engine) push(ctx context.Context, s *counterfoil.SignalStream, p placed) (refused string, err error) {
-	set, err := e.sign(s, p)
+	set, err := e.sign(ctx, s, p)
 	if err != nil {
 		return "", err
 	}

@@ -370,3 +370,24 @@ func TestKeysOnAMetadataService(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Whatever a subject is, it names a mailbox only where it has one and nothing that
+// narrows it, and otherwise it is said why not.
+func FuzzSubject(f *testing.F) {
+	for _, s := range []string{
+		`{"format":"email","email":"ana@example.com"}`, `{"format":"iss_sub","iss":"https://idp.example","sub":"ana@example.com"}`,
+		`{"format":"complex","user":{"format":"email","email":"ana@example.com"}}`, `{"format":"opaque","id":"1"}`, `{}`, `[]`, ``,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, subject []byte) {
+		mailbox, why := signals.MailboxOf(idp, subject)
+		if (mailbox == "") == (why == "") {
+			t.Errorf("%q, %q", mailbox, why)
+		}
+		var m map[string]any
+		if mailbox != "" && (json.Unmarshal(subject, &m) != nil || len(m) > 3 || !strings.Contains(mailbox, "@")) {
+			t.Errorf("%s names %q", subject, mailbox)
+		}
+	})
+}

@@ -85,7 +85,7 @@ func newWorld(t *testing.T) *world {
 			defer w.mu.Unlock()
 			return counterfoil.AgentState{Status: w.states[agent], Epoch: 1}
 		},
-		Signer: signer,
+		Signer: func(context.Context) (*credential.Signer, error) { return signer(), nil },
 		Seal: func(id string, plain []byte) ([]byte, error) {
 			return []byte("sealed " + id + " " + base64.StdEncoding.EncodeToString(plain)), nil
 		},

@@ -399,14 +399,12 @@ func countLimits(w writer, t *taskView, i int, use *counterfoil.CallUse) error {
 	if !ok || amount < 0 {
 		return counterfoil.Refuse(counterfoil.LimitExceeded, "the task has a limit on the sum of %q, which the call does not have or which is negative", l.Sum)
 	}
-	if amount <= l.Max { // or max - amount would be less than it can be
-		n, err := w.exec(countLimit, t.ID, int64(i), amount)
-		if err != nil {
-			return fmt.Errorf("counting against a task's limit: %w", err)
-		}
-		if n == 1 {
-			return nil
-		}
+	n, err := w.exec(countLimit, t.ID, int64(i), amount)
+	if err != nil {
+		return fmt.Errorf("counting against a task's limit: %w", err)
+	}
+	if n == 1 {
+		return nil
 	}
 	if l.Sum == "" {
 		return counterfoil.Refuse(counterfoil.LimitExceeded, "the task's limit on the number of calls of class %s does not leave another one", l.Class)

@@ -57,7 +57,7 @@ var operations = []operation{
 			parameter{"agent", "only those that this agent works in", nil},
 			parameter{"state", "only those in this state", taskStates},
 		),
-	op(http.MethodPost, apiPath+"tasks/{id}/cancel", forAdmins, "End a task: its tokens, its open approvals and the tasks below it are void at once", (*management).cancelTask).
+	op(http.MethodPost, apiPath+"tasks/{id}/cancel", forReaders, "End a task: its tokens, its open approvals and the tasks below it are void at once", (*management).cancelTask).
 		refuses(counterfoil.TaskClosed),
 
 	op(http.MethodGet, apiPath+"revocations", forReaders, "What was taken away, newest first", (*management).revocations).

@@ -109,7 +109,7 @@ func (p *pages) revokePage(v visit) (shown, error) {
 		return shown{}, err
 	}
 	body := console.Void{Back: "/revocations", BackLabel: "Revocations", Stays: []string{ofRequests, "The record of what was done."}}
-	section := "revocations"
+	var section string
 	if target.Kind == counterfoil.TargetAgent {
 		if body, err = p.voidOfAgent(v, target.ID, false); err != nil {
 			return shown{}, err
@@ -234,7 +234,7 @@ func (p *pages) ofPerson(name string, h *holding) (prospect, error) {
 	}
 	return prospect{
 		question: "Revoke " + name + "?", verb: "Revoke " + name, section: "people", always: []string{"agents", "approvals", "passkeys"},
-		text:    "They may not log in, sign or enrol until an administrator lets them, on the server’s machine. What they lose now stays lost:",
+		text:    "What they lose now stays lost. They may not log in, sign or enrol until an administrator lets them, on the server’s machine:",
 		command: "counterfoil person resume " + name, and: "Every session of theirs, and enrolment codes that were not used",
 	}, h.ofPerson(name)
 }

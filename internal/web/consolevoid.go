@@ -280,20 +280,21 @@ const mostNames = 30
 type lossKind struct {
 	ids       func(*counterfoil.Voided) []string
 	one, many string // "live token"
+	none      string // there is nothing of the kind
 	after     string // what it means
 	name      func(*pages, context.Context, string) console.Name
 }
 
 // lossKinds are in the order in which they are told.
 var lossKinds = map[string]lossKind{
-	"agents":    {func(v *counterfoil.Voided) []string { return v.Agents }, "agent", "agents", "suspended until an administrator resumes it", agentName},
-	"tokens":    {func(v *counterfoil.Voided) []string { return v.Tokens }, "live token", "live tokens", "", nil},
-	"instances": {func(v *counterfoil.Voided) []string { return v.Instances }, "instance", "instances", "ended for good", nil},
-	"keys":      {func(v *counterfoil.Voided) []string { return v.Keys }, "key", "keys", "never to be used again by anybody", nil},
-	"tasks":     {func(v *counterfoil.Voided) []string { return v.Tasks }, "open task", "open tasks", "", taskName},
-	"approvals": {func(v *counterfoil.Voided) []string { return v.Approvals }, "open approval", "open approvals", "signatures included", approvalName},
-	"passkeys":  {func(v *counterfoil.Voided) []string { return v.Passkeys }, "passkey", "passkeys", "ended for good", nil},
-	"grants":    {func(v *counterfoil.Voided) []string { return v.Grants }, "granted tool", "granted tools", "", nil},
+	"agents":    {func(v *counterfoil.Voided) []string { return v.Agents }, "agent", "agents", "No agent of theirs", "suspended until an administrator resumes it", (*pages).agentName},
+	"tokens":    {func(v *counterfoil.Voided) []string { return v.Tokens }, "live token", "live tokens", "No live token", "", nil},
+	"instances": {func(v *counterfoil.Voided) []string { return v.Instances }, "instance", "instances", "No instance", "ended for good", nil},
+	"keys":      {func(v *counterfoil.Voided) []string { return v.Keys }, "key", "keys", "No key", "never to be used again by anybody", nil},
+	"tasks":     {func(v *counterfoil.Voided) []string { return v.Tasks }, "open task", "open tasks", "No open task", "", (*pages).taskName},
+	"approvals": {func(v *counterfoil.Voided) []string { return v.Approvals }, "open approval", "open approvals", "No open approval", "signatures included", (*pages).approvalName},
+	"passkeys":  {func(v *counterfoil.Voided) []string { return v.Passkeys }, "passkey", "passkeys", "No passkey", "ended for good", nil},
+	"grants":    {func(v *counterfoil.Voided) []string { return v.Grants }, "granted tool", "granted tools", "No granted tool", "", nil},
 }
 
 var lossOrder = []string{"agents", "tokens", "instances", "keys", "tasks", "approvals", "passkeys", "grants"}
@@ -307,7 +308,7 @@ func (p *pages) losses(ctx context.Context, v *counterfoil.Voided, more bool, al
 		ids := k.ids(v)
 		if len(ids) == 0 {
 			if slices.Contains(always, name) {
-				out = append(out, console.Loss{What: "No " + k.one, None: true})
+				out = append(out, console.Loss{What: k.none, None: true})
 			}
 			continue
 		}
@@ -344,7 +345,7 @@ func (p *pages) losses(ctx context.Context, v *counterfoil.Voided, more bool, al
 	return out
 }
 
-func agentName(p *pages, _ context.Context, id string) console.Name {
+func (p *pages) agentName(_ context.Context, id string) console.Name {
 	n := console.Name{ID: id}
 	if _, registry := p.Authority.Policy(); registry.Agents[id] != nil {
 		n.URL = "/agents/" + id
@@ -352,21 +353,37 @@ func agentName(p *pages, _ context.Context, id string) console.Name {
 	return n
 }
 
-func taskName(p *pages, ctx context.Context, id string) console.Name {
+func (p *pages) taskName(ctx context.Context, id string) console.Name {
 	n := console.Name{ID: id}
 	if t, err := p.Authority.Task(ctx, id); err == nil {
-		n.Text = text(t.Purpose)
+		n.Text = beginning(text(t.Purpose))
 	}
 	return n
 }
 
 // approvalName looks as nobody who could sign: a list is no look at an approval.
-func approvalName(p *pages, ctx context.Context, id string) console.Name {
+func (p *pages) approvalName(ctx context.Context, id string) console.Name {
 	n := console.Name{ID: id}
 	if v, err := p.Approvals.View(ctx, "", id); err == nil {
-		n.URL, n.Text = "/approvals/"+id, spans(v.Sentence)
+		n.URL, n.Text = "/approvals/"+id, beginning(spans(v.Sentence))
 	}
 	return n
+}
+
+// beginning is as much of a text as fits into a list: its own page has all of it.
+func beginning(t console.Text) console.Text {
+	const most = 160
+	n := 0
+	for i := range t {
+		for at := range t[i].Text {
+			if n++; n > most {
+				out := append(slices.Clone(t[:i]), t[i], console.Span{Text: "…"})
+				out[i].Text = t[i].Text[:at]
+				return out
+			}
+		}
+	}
+	return t
 }
 
 // summary says in a few words what was taken.

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/counterfoil/counterfoil"
-	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
 )
 
@@ -61,7 +60,8 @@ type resourceMetadata struct {
 	DPoPRequired         bool     `json:"dpop_bound_access_tokens_required"`
 }
 
-func newServerMetadata(issuer string) serverMetadata {
+// newServerMetadata makes the document of an issuer whose keys sign by that algorithm.
+func newServerMetadata(issuer, signs string) serverMetadata {
 	return serverMetadata{
 		Issuer:        issuer,
 		TokenEndpoint: issuer + counterfoil.TokenPath,
@@ -76,7 +76,7 @@ func newServerMetadata(issuer string) serverMetadata {
 		IntrospectionEndpoint: issuer + counterfoil.IntrospectPath,
 		IntrospectionMethods:  []string{"private_key_jwt"},
 		IntrospectionAlgs:     authority.Algorithms(),
-		IntrospectionSigning:  []string{credential.ES256},
+		IntrospectionSigning:  []string{signs},
 		RevocationEndpoint:    issuer + counterfoil.RevokePath,
 		RevocationMethods:     []string{"private_key_jwt"},
 		RevocationAlgs:        authority.Algorithms(),

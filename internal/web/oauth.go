@@ -2,6 +2,8 @@ package web
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -10,7 +12,6 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
-	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
 )
 
@@ -129,11 +130,13 @@ func (p *public) rotateKey(ctx context.Context, r *http.Request, c counterfoil.C
 	if s := body.Overlap.value; s < 0 || s > int64(authority.MaxOverlap/time.Second) {
 		return 0, nil, counterfoil.Refuse(counterfoil.RequestMalformed, "overlap is 0 to %d seconds", int64(authority.MaxOverlap/time.Second))
 	}
-	// The Verifier took this very header, so it is a scheme and a token.
+	// The Verifier took this very header, so it is a scheme and a token. What it hashes
+	// to is RFC 9449's ath (Section 4.2).
 	_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	sum := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
 	rotated, err := p.Authority.RotateKey(ctx, c, authority.RotateRequest{
 		NewProof: body.Proof, Overlap: time.Duration(body.Overlap.value) * time.Second,
-		AccessTokenHash: credential.TokenHash(strings.TrimLeft(token, " ")), Source: p.Source(r), RequestID: RequestID(ctx),
+		AccessTokenHash: base64.RawURLEncoding.EncodeToString(sum[:]), Source: p.Source(r), RequestID: RequestID(ctx),
 	})
 	return http.StatusOK, rotated, err
 }

@@ -37,7 +37,7 @@ type public struct {
 
 func newPublic(cfg Config, base string, a *answers) http.Handler {
 	p := &public{
-		Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer), origin: strings.TrimSuffix(cfg.Issuer, base),
+		Config: cfg, base: base, meta: newServerMetadata(cfg.Issuer, cfg.Keys.Signer().Public().Alg()), origin: strings.TrimSuffix(cfg.Issuer, base),
 		looks: authority.NewLimiter(lookRate, lookBurst), asks: authority.NewLimiter(askRate, askBurst), told: authority.NewLimiter(1, 1),
 	}
 	if u, err := url.Parse(cfg.Issuer); err == nil {

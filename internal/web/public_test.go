@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/web"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -101,6 +102,24 @@ func TestIssuerWithAPath(t *testing.T) {
 	k := s.enrol("payroll")
 	if a := s.tokenAt("/cf", k); a.status != 200 {
 		t.Errorf("a token: %d %s", a.status, a.body)
+	}
+	// What is asked with a token is there too, and its proof is for the whole URL.
+	q := s.request(k)
+	q.Form.Set("resource", s.issuer)
+	r := s.finish(q)
+	r.URL.Path = "/cf" + r.URL.Path
+	token := serve(s.handlers.Public, r).member("access_token")
+	for path, want := range map[string]int{"/cf/tasks": 200, "/tasks": 404} {
+		proof, err := credential.SignProof(k.signer, "GET", s.issuer+"/tasks", "", token, s.clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Authorization", "DPoP "+token)
+		r.Header.Set("DPoP", proof)
+		if a := serve(s.handlers.Public, r); a.status != want {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
 	}
 }
 
