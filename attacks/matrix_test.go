@@ -25,13 +25,14 @@ type ward struct {
 	task string // that all of it is in; empty: none
 
 	call   string // its token for its till
+	own    string // its token for the server
 	room   *guest // its open stream
 	stream io.ReadCloser
-	own    string // its token for the server
+
 	asked  string // an approval that waits
-	signed string // one that was given
-	foreign string // one of the witness's that the ward's owner signed; of the person alone
-	pays   [2]string
+	signed string // one that was given, and the arguments it is for
+	pays   string
+	by     *counterfoiltest.Approver // who is asked
 }
 
 const wardManifest = `---
@@ -67,24 +68,26 @@ grants: [{tools: ["till-%[1]s/*", "room-%[1]s/*", bank/get_balance]}]
 func (v *ward) till() string { return "till-" + strings.TrimPrefix(v.name, "ward-") }
 func (v *ward) at() string   { return v.o.Issuer() + counterfoil.ResourcePath + v.till() }
 
-// A cell is what comes of a use of authority after a revocation. The zero cell is one
-// that passes, as the revocation takes nothing from it: then it says why.
-type cell struct {
+// A fate is what comes of a use of authority after a revocation. A fate that is untouched is one
+// of a use that passes, as the revocation takes nothing from it, and says why.
+type fate struct {
 	want
 	untouched string
 }
 
-func gone(status int, code counterfoil.Code) cell { return cell{want: want{status: status, code: code}} }
-
-// noToken is a refusal of the token endpoint.
-func noToken(status int, oauth string, code counterfoil.Code) cell {
-	return cell{want: want{status: status, oauth: oauth, code: code}}
+func gone(status int, code counterfoil.Code) fate {
+	return fate{want: want{status: status, code: code}}
 }
 
-func untouched(why string) cell { return cell{untouched: why} }
+// noToken is a refusal of the token endpoint.
+func noToken(status int, oauth string, code counterfoil.Code) fate {
+	return fate{want: want{status: status, oauth: oauth, code: code}}
+}
+
+func untouched(why string) fate { return fate{untouched: why} }
 
 // void is an introspection's answer.
-var void = cell{want: want{status: http.StatusOK}}
+var void = fate{want: want{status: http.StatusOK}}
 
 // A use is a column: what authority is used for.
 type use struct {
@@ -102,16 +105,21 @@ var uses = []use{
 	{"call", func(v *ward) answer { return v.o.sendCall(v.pay("get_balance", honestArguments)) }},
 	{"stream", func(v *ward) answer { return v.o.sendCall(v.room.request(http.MethodPost, sayIt)) }},
 	{"approve", func(v *ward) answer { return v.signature(v.asked) }},
-	{"spend", func(v *ward) answer { return v.o.sendCall(v.pay("pay", v.pays[1])) }},
+	{"spend", func(v *ward) answer { return v.o.sendCall(v.pay("pay", v.pays)) }},
 	{"introspect", func(v *ward) answer { return v.o.introspect(v.o.verger, v.call) }},
 	{"open task", func(v *ward) answer {
 		return v.o.sendCall(v.o.own(v.actor, v.own, http.MethodPost, counterfoil.TasksPath, plainTask))
 	}},
-	{"rotate key", func(v *ward) answer {
-		return v.o.sendCall(v.o.rotation(v.actor, v.own, counterfoiltest.NewSigner(v.o.T, credential.ES256), 0))
-	}},
 	{"feed", func(v *ward) answer {
 		return v.o.sendCall(v.o.own(v.actor, v.own, http.MethodGet, counterfoil.FeedPath+"?after=-1", ""))
+	}},
+	{"rotate key", func(v *ward) answer {
+		next := counterfoiltest.NewSigner(v.o.T, credential.ES256)
+		got := v.o.sendCall(v.o.rotation(v.actor, v.own, next, 0))
+		if got.passed() {
+			v.signer = next
+		}
+		return got
 	}},
 }
 
@@ -119,12 +127,12 @@ var uses = []use{
 type revocationRow struct {
 	kind  counterfoil.TargetKind
 	ids   func(v *ward) []string
-	after map[string]cell
+	after map[string]fate
 }
 
 // all fills the cells that are not given with one for each use of a token that there is.
-func all(token cell, more map[string]cell) map[string]cell {
-	cells := map[string]cell{"call": token, "stream": token, "spend": token, "open task": token, "rotate key": token, "feed": token, "introspect": void}
+func all(token fate, more map[string]fate) map[string]fate {
+	cells := map[string]fate{"call": token, "stream": token, "spend": token, "open task": token, "rotate key": token, "feed": token, "introspect": void}
 	for use, c := range more {
 		cells[use] = c
 	}
@@ -142,30 +150,30 @@ func named(id func(v *ward) string) func(v *ward) []string {
 }
 
 var revocationMatrix = []revocationRow{
-	{counterfoil.TargetAgent, named(func(v *ward) string { return v.name }), all(suspended, map[string]cell{
+	{counterfoil.TargetAgent, named(func(v *ward) string { return v.name }), all(suspended, map[string]fate{
 		"issue": noToken(401, "invalid_client", counterfoil.AgentSuspended), "approve": withdrawn,
 	})},
-	{counterfoil.TargetOwner, named(func(v *ward) string { return "owner-owner" }), all(suspended, map[string]cell{
+	{counterfoil.TargetOwner, named(func(v *ward) string { return "owner-owner" }), all(suspended, map[string]fate{
 		"issue": noToken(401, "invalid_client", counterfoil.AgentSuspended), "approve": withdrawn,
 	})},
-	{counterfoil.TargetInstance, named(func(v *ward) string { return v.instance }), all(lapsed, map[string]cell{
+	{counterfoil.TargetInstance, named(func(v *ward) string { return v.instance }), all(lapsed, map[string]fate{
 		"issue": noToken(401, "invalid_client", counterfoil.ClientRefused), "approve": withdrawn,
 	})},
-	{counterfoil.TargetKey, named(func(v *ward) string { return v.signer.Public().Thumbprint() }), all(lapsed, map[string]cell{
+	{counterfoil.TargetKey, named(func(v *ward) string { return v.signer.Public().Thumbprint() }), all(lapsed, map[string]fate{
 		"issue": noToken(401, "invalid_client", counterfoil.ClientRefused), "approve": withdrawn,
 	})},
-	{counterfoil.TargetTask, named(func(v *ward) string { return v.task }), all(gone(401, counterfoil.TaskClosed), map[string]cell{
+	{counterfoil.TargetTask, named(func(v *ward) string { return v.task }), all(gone(401, counterfoil.TaskClosed), map[string]fate{
 		"issue": noToken(400, "invalid_grant", counterfoil.TaskClosed), "approve": withdrawn,
 		"open task": gone(409, counterfoil.TaskClosed),
 	})},
-	{counterfoil.TargetToken, func(v *ward) []string { return []string{v.o.jti(v.call), v.o.jti(v.room.token), v.o.jti(v.own)} }, all(lapsed, map[string]cell{
+	{counterfoil.TargetToken, func(v *ward) []string { return []string{v.o.jti(v.call), v.o.jti(v.room.token), v.o.jti(v.own)} }, all(lapsed, map[string]fate{
 		"issue":   untouched("a token is no authority to get tokens: who has the key gets another"),
 		"approve": untouched("people are asked about agent, task and payload, not about a token; what they say is used with a good one"),
 	})},
-	{counterfoil.TargetPerson, named(func(v *ward) string { return "cy" }), all(suspended, map[string]cell{
+	{counterfoil.TargetPerson, named(func(v *ward) string { return "cy" }), all(suspended, map[string]fate{
 		"issue": noToken(401, "invalid_client", counterfoil.AgentSuspended), "approve": gone(401, counterfoil.SessionRequired),
 	})},
-	{counterfoil.TargetResource, func(v *ward) []string { return []string{v.till(), "room-resource"} }, map[string]cell{
+	{counterfoil.TargetResource, func(v *ward) []string { return []string{v.till(), "room-resource"} }, map[string]fate{
 		"issue": noToken(400, "invalid_target", counterfoil.TargetInvalid), "call": lapsed, "stream": lapsed, "spend": lapsed,
 		"approve": withdrawn, "introspect": void,
 		"open task":  untouched("a task gives nothing: no token for the resource comes of it"),
@@ -215,9 +223,13 @@ func (o *office) revokeRow(row revocationRow, witness *ward) {
 	t := o.T
 	v := o.ward(string(row.kind), row.kind == counterfoil.TargetTask)
 	defer v.stream.Close()
+	var signed *ward
 	if row.kind == counterfoil.TargetPerson {
-		// What the person signed is void, of whomever it is; what they were asked stays.
-		v.foreign = o.ask(witness.actor, witness.till()+"/pay", o.payment())
+		// People sign for agents that they do not own: what the person is asked is the
+		// witness's, and what they said yes to as well.
+		signed = &ward{o: o, actor: witness.actor, call: witness.fresh().call, by: o.cy}
+		signed.approvals()
+		v.asked, v.by = signed.asked, o.cy
 	}
 	for _, use := range uses { // the controls that use nothing up
 		switch use.name {
@@ -259,7 +271,7 @@ func (o *office) revokeRow(row revocationRow, witness *ward) {
 	if n, allowed := o.arrived()-arrived, o.allowedBy(from, v.name, v.till()); n != 0 || allowed != 0 {
 		t.Errorf("%d calls arrived, %d decisions allow", n, allowed)
 	}
-	o.more(row, v, witness)
+	o.more(row, v, signed)
 	// The receipt says when the gateway stopped.
 	o.wait("the gateway's receipt", func() bool { return o.stopped(last) })
 	if n := o.revocations(before); n != len(row.ids(v)) {
@@ -283,17 +295,18 @@ func (o *office) revokeRow(row revocationRow, witness *ward) {
 }
 
 // more looks at what is of one row alone.
-func (o *office) more(row revocationRow, v, witness *ward) {
+func (o *office) more(row revocationRow, v, signed *ward) {
 	t := o.T
 	t.Helper()
 	switch row.kind {
 	case counterfoil.TargetPerson:
-		id := o.Approval(v.signed)
-		_ = id
-		if state := o.Approval(v.foreign).State; state != counterfoil.StatePending {
-			t.Errorf("what the person was asked and others may answer is %s", state)
-		}
-		if state := o.bo.Countersign(v.foreign); state != counterfoil.StateApproved {
+		o.wantNot("an approval that the person gave", refused(counterfoil.ApprovalRevoked), func() answer {
+			q := signed.pay("pay", signed.pays)
+			q.header.Set("Counterfoil-Approval", signed.signed)
+			return o.sendCall(q)
+		})
+		// What they were asked, others may answer.
+		if state := o.bo.Countersign(signed.asked); state != counterfoil.StateApproved {
 			t.Errorf("after another's yes it is %s", state)
 		}
 	case counterfoil.TargetTask:
@@ -304,7 +317,7 @@ func (o *office) more(row revocationRow, v, witness *ward) {
 		if got := o.sendCall(v.pay("get_balance", honestArguments)); !got.passed() {
 			t.Errorf("the agent outside of its task: %s", got)
 		}
-		q := v.pay("pay", v.pays[1])
+		q := v.pay("pay", v.pays)
 		q.header.Set("Counterfoil-Approval", v.signed)
 		if got := o.sendCall(q); got.passed() {
 			t.Errorf("an approval of the task, outside of it: %s", got)
@@ -313,11 +326,11 @@ func (o *office) more(row revocationRow, v, witness *ward) {
 	case counterfoil.TargetToken:
 		// With a good token what people said of the call is used, once.
 		v.call = o.tokenFor(v.actor, v.at())
-		if got := o.sendCall(v.pay("pay", v.pays[1])); !got.passed() {
+		if got := o.sendCall(v.pay("pay", v.pays)); !got.passed() {
 			t.Errorf("the approval with a good token: %s", got)
 		}
 	case counterfoil.TargetResource:
-		if got := o.sendCall(o.callWith(v.actor, o.tokenFor(v.actor, o.BankURL()), o.BankURL())); !got.passed() && got.code != "" {
+		if got := o.sendCall(o.callWith(v.actor, o.tokenFor(v.actor, o.BankURL()), o.BankURL())); !got.passed() {
 			t.Errorf("the agent at another resource: %s", got)
 		}
 	}
@@ -338,11 +351,16 @@ func (o *office) ward(name string, task bool) *ward {
 		panic("not a test")
 	}
 	v.stream = v.room.enter(t)
-	signer := o.bo
-	if name == "person" {
-		signer = o.cy
-	}
-	for i := range 3 { // one is used, the control; one is given; one waits
+	v.by = o.bo
+	v.approvals()
+	return v
+}
+
+// approvals asks for three: one is used, which is the control, one is given, one waits.
+func (v *ward) approvals() {
+	o := v.o
+	o.T.Helper()
+	for i := range 3 {
 		pays := o.payment()
 		got := o.sendCall(v.pay("pay", pays))
 		id := got.told().ID
@@ -350,7 +368,7 @@ func (o *office) ward(name string, task bool) *ward {
 			o.T.Fatalf("asking for an approval: %s", got)
 		}
 		if i < 2 {
-			if state := o.bo.Countersign(id); state != counterfoil.StateApproved {
+			if state := v.by.Countersign(id); state != counterfoil.StateApproved {
 				o.T.Fatalf("after the signature the approval is %s", state)
 			}
 		}
@@ -360,13 +378,11 @@ func (o *office) ward(name string, task bool) *ward {
 				o.T.Fatalf("using an approval: %s", got)
 			}
 		case 1:
-			v.signed, v.pays[1] = id, pays
+			v.signed, v.pays = id, pays
 		case 2:
-			v.asked, v.pays[0] = id, pays
+			v.asked = id
 		}
 	}
-	_ = signer
-	return v
 }
 
 // fresh gets tokens anew.
@@ -393,11 +409,11 @@ func (v *ward) pay(tool, arguments string) *call {
 // signature lets a person say yes, and returns the first answer that is a refusal.
 func (v *ward) signature(id string) answer {
 	v.o.T.Helper()
-	got := v.o.visit(visit{http.MethodPost, "/api/v1/approvals/" + id + "/challenge", decisionBody("approve", "", nil), v.o.bo})
+	got := v.o.visit(visit{http.MethodPost, "/api/v1/approvals/" + id + "/challenge", decisionBody("approve", "", nil), v.by})
 	if !got.passed() {
 		return got
 	}
-	return v.o.sign(v.o.bo, id, "approve", "", v.o.bo.Device.Get(got.body))
+	return v.o.sign(v.by, id, "approve", "", v.by.Device.Get(got.body))
 }
 
 // allowedBy counts decisions that allow calls of an agent at a resource.

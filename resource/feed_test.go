@@ -196,3 +196,42 @@ func TestFeedRuns(t *testing.T) {
 		t.Error("a feed of nothing says nothing")
 	}
 }
+
+// answering is an issuer that answers everything alike.
+type answering string
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(string(a))), Request: r,
+	}, nil
+}
+
+// Whatever an answer is, it lets in nobody whom a View refused before, unless that is
+// a newer epoch of an agent that is not offboarded.
+func FuzzFeed(f *testing.F) {
+	f.Add(`{"seq":107,"at":"2026-11-21T12:00:01Z","steps":[{"seq":107,"prev":100,"at":"2026-11-21T12:00:01Z","agents":{"payroll":{"status":"active","epoch":1700000000000}}}]}`)
+	f.Add(`{"seq":108,"at":"2026-11-21T12:00:01Z","snapshot":{"seq":108,"prev":0,"at":"2026-11-21T12:00:01Z","agents":{}},"max_stale_ms":10000}`)
+	f.Add(`{"seq":100,"at":"2026-11-21T12:00:01Z","max_stale_ms":-1}`)
+	f.Add(`{"seq":101,"at":"2026-11-21T12:00:01Z","steps":[{"seq":101,"prev":100,"dead":[{"kind":"resource","id":"x","until":"0001-01-01T00:00:00Z"}]}]}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		o := newTold(t)
+		o.take(o.all(o.dead(counterfoil.TargetToken, "tok_dead")))
+		o.now = o.now.Add(time.Second)
+		before := o.view.Seq()
+		feed := &resource.Feed{Issuer: issuer, Client: &http.Client{Transport: answering(body)}, View: o.view}
+		if err := feed.Poll(t.Context()); err != nil && o.view.Seq() != before {
+			t.Errorf("%v, and %d became %d", err, before, o.view.Seq())
+		}
+		if o.view.Seq() < before {
+			t.Errorf("%d became %d", before, o.view.Seq())
+		}
+		dead, old := payroll(), payroll()
+		dead.TokenID, old.Epoch = "tok_dead", activeEpoch-1
+		for _, c := range []counterfoil.Caller{dead, old, {}} {
+			if err := o.view.Revoked(t.Context(), c); err == nil {
+				t.Errorf("%q lets in %+v", body, c)
+			}
+		}
+	})
+}

@@ -132,6 +132,10 @@ func (c *cage) mayReachTheBank() []string {
 // has what they read until its approval's deadline, and no other place does.
 var readByPeople = []string{"an argument that people read", "an argument that people denied"}
 
+// comparedByTheServer is what repeated calls are known by: the database has it as long
+// as a repeat may come.
+const comparedByTheServer = "header Idempotency-Key"
+
 // lookAtFiles reads every file of the server's. In the database is nothing but
 // the arguments of the class that keeps them and of the calls that people were asked
 // about; the two files that hold a secret are the operator's own.
@@ -162,7 +166,7 @@ func (c *cage) lookAtFiles() {
 			kept = kept || c.found(b)["an argument of a kept class"]
 			may := append(slices.Clone(askedFor), "an argument of a kept class")
 			if strings.HasPrefix(name, "counterfoil.db") {
-				may = append(may, readByPeople...)
+				may = append(append(may, readByPeople...), comparedByTheServer)
 				read = read || c.found(b)[readByPeople[0]]
 			}
 			c.wantNone("the file "+name, b, may...)

@@ -145,8 +145,6 @@ type change struct {
 	dead   []counterfoil.Dead
 }
 
-func (c *change) size() int { return len(c.agents) + len(c.dead) }
-
 // setAgent learns where an agent is in its life.
 func (v *views) setAgent(agent string, state counterfoil.AgentState) {
 	v.agents[agent] = state

@@ -17,7 +17,7 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// receiptOf reads a revocation's receipt.
+// A receipt is that of a revocation, as it is shown.
 type receipt struct {
 	Index  int64
 	Target struct{ Kind, ID string }

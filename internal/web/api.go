@@ -52,12 +52,12 @@ var operations = []operation{
 	op(http.MethodPost, apiPath+"agents/{name}/suspend", forAdmins, "Suspend an agent: its tokens are void at once", (*management).suspend),
 	op(http.MethodPost, apiPath+"agents/{name}/offboard", forAdmins, "End an agent for good", (*management).offboard),
 
-	op(http.MethodGet, apiPath+"tasks", forReaders, "Tasks, newest first", (*management).tasks).
+	op(http.MethodGet, apiPath+"tasks", forPeople, "Tasks, newest first", (*management).tasks).
 		asks(
 			parameter{"agent", "only those that this agent works in", nil},
 			parameter{"state", "only those in this state", taskStates},
 		),
-	op(http.MethodPost, apiPath+"tasks/{id}/cancel", forReaders, "End a task: its tokens, its open approvals and the tasks below it are void at once", (*management).cancelTask).
+	op(http.MethodPost, apiPath+"tasks/{id}/cancel", forAdmins, "End a task: its tokens, its open approvals and the tasks below it are void at once", (*management).cancelTask).
 		refuses(counterfoil.TaskClosed),
 
 	op(http.MethodGet, apiPath+"revocations", forReaders, "What was taken away, newest first", (*management).revocations).

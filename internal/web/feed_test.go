@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -174,7 +175,7 @@ tools:
 		}
 	}
 	poll()
-	// A person's mistake is not far: each with its control before it.
+	// Each with its control before it.
 	for _, c := range []struct {
 		kind string
 		id   func(token string) string
@@ -245,8 +246,8 @@ func jti(t *testing.T, token string) string {
 	return counterfoiltest.ReadJWT(t, token).Claims["jti"].(string)
 }
 
-// TestAServerThatIsRevokedIsToldNothing: also while it waits, and when the server
-// drains whoever waits is answered at once.
+// TestAServerThatWaits is told at once of what it waits for. When it was revoked
+// meanwhile it is told nothing, and when the issuer drains, that nothing happened.
 func TestAServerThatWaits(t *testing.T) {
 	t.Parallel()
 	draining, drain := context.WithCancel(context.Background())
@@ -268,6 +269,7 @@ func TestAServerThatWaits(t *testing.T) {
 			case a := <-done:
 				t.Fatalf("it did not wait: %d %s", a.status, a.body)
 			default:
+				runtime.Gosched()
 			}
 		}
 		return func() answer { return <-done }

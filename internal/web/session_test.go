@@ -101,6 +101,13 @@ func TestSessionsEnd(t *testing.T) {
 				s.t.Fatalf("%d %s", a.status, a.body)
 			}
 		}, true},
+		{"the person was suspended, and kept the passkey", func(s *system, b *browser) {
+			r := counterfoil.Revocation{Target: counterfoil.Target{Kind: counterfoil.TargetPerson, ID: "adm"}, Suspend: counterfoil.Suspend{Approvals: true}}
+			e := &ledger.Entry{Kind: ledger.Revoked, Detail: map[string]any{"kind": "person", "id": "adm"}}
+			if _, news, err := s.store.Revoke(s.t.Context(), r, e); err != nil || !news {
+				s.t.Fatal(news, err)
+			}
+		}, true},
 		{"somebody else was suspended", func(s *system, b *browser) {
 			if a := s.admin("POST", "/api/v1/revocations", map[string]any{"kind": "person", "id": "eve", "reason": "left"}); a.status != 200 {
 				s.t.Fatalf("%d %s", a.status, a.body)
