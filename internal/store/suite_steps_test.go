@@ -77,6 +77,11 @@ func suiteFeed(t *testing.T, s *subject) {
 		seqs = append(seqs, got.Seq)
 	}
 	step(func() { s.agent("planner") }, 1)
+	step(func() { // of two entries the last says where it is
+		_, base := s.Registry()
+		s.wantDone(s.Apply(ctx, counterfoil.Change{Base: base, Put: []counterfoil.Document{agentDocument(t, "third")}},
+			[]*ledger.Entry{entry(ledger.AgentCreated, "third"), entry(ledger.ConfigApplied, "")}))
+	}, 1)
 	step(func() { s.revoke(counterfoil.TargetToken, "tok_1") }, 0, "token tok_1")
 	step(func() { s.revoke(counterfoil.TargetTask, "tsk_1") }, 0, "task tsk_1")
 	step(func() { s.revoke(counterfoil.TargetKey, "bound") }, 0, "key bound")
@@ -85,7 +90,7 @@ func suiteFeed(t *testing.T, s *subject) {
 	step(func() { s.suspect(suspicion("ins_1", s.fixture.clock.Now(), true), true) }, 0, "instance ins_1")
 	step(func() { s.wantDone(s.resume("payroll", "ins_1")) }, 1)
 	step(func() { s.revoke(counterfoil.TargetInstance, "ins_1") }, 0, "instance ins_1")
-	step(func() { s.revoke(counterfoil.TargetOwner, "ana") }, 2)
+	step(func() { s.revoke(counterfoil.TargetOwner, "ana") }, 3)
 	step(func() {
 		_, err := s.Offboard(ctx, "planner", entry(ledger.AgentOffboarded, "planner"))
 		s.wantDone(err)
@@ -116,7 +121,7 @@ func suiteFeed(t *testing.T, s *subject) {
 		}
 	}
 	wantDead := []string{"instance ins_1", "key bound", "key jkt-ins_1", "resource https://issuer/r/bank", "task tsk_1", "token tok_1"}
-	wantAgents := map[string]counterfoil.AgentState{"payroll": s.AgentState("payroll")} // who is not known is revoked
+	wantAgents := map[string]counterfoil.AgentState{"payroll": s.AgentState("payroll"), "third": s.AgentState("third")} // who is not known is revoked
 	check := func(f counterfoil.RevocationFeed) {
 		t.Helper()
 		if got := deadOf(f.Snapshot.Dead); !slices.Equal(got, wantDead) || !maps.Equal(f.Snapshot.Agents, wantAgents) {

@@ -347,6 +347,39 @@ func suiteCloseTask(t *testing.T, s *subject) {
 	}
 }
 
+// With an orchestrator end the tasks that it opened for others, and nothing else of
+// theirs.
+func suiteOrchestrators(t *testing.T, s *subject) {
+	ctx := t.Context()
+	s.office()
+	s.agent("planner")
+	s.instance("ins_2", "planner")
+	s.task("tsk_1", "planner", "ins_2", func(t *counterfoil.Task) { t.Agent = "payroll" })
+	s.task("tsk_2", "payroll", "ins_1", below("tsk_1"))
+	s.task("tsk_3", "payroll", "ins_1")
+	top, under, own := s.token("tok_1", "payroll", "ins_1", "tsk_1"), s.token("tok_2", "payroll", "ins_1", "tsk_2"), s.token("tok_3", "payroll", "ins_1", "tsk_3")
+	ask := s.ask(s.approval("payroll", "one", func(a *counterfoil.Approval) { a.Caller.Task = "tsk_2" }))
+	for _, c := range []counterfoil.Caller{top, under, own} {
+		s.wantDone(s.Revoked(ctx, c))
+	}
+	at := s.stepsAfter(-1).Seq
+	v, err := s.Suspend(ctx, "planner", entry(ledger.AgentSuspended, "planner"))
+	s.wantDone(err)
+	if !slices.Equal(v.Tasks, []string{"tsk_1", "tsk_2"}) || !slices.Equal(v.Tokens, []string{"tok_1", "tok_2"}) || !slices.Equal(v.Approvals, []string{ask.ID}) {
+		t.Errorf("voided: %+v", v)
+	}
+	// Who enforces elsewhere is told of the tasks: their agent's mark is what it was.
+	if f := s.stepsAfter(at); len(f.Steps) != 1 || !slices.Equal(deadOf(f.Steps[0].Dead), []string{"task tsk_1", "task tsk_2"}) || len(f.Steps[0].Agents) != 1 {
+		t.Errorf("told: %+v", f.Steps)
+	}
+	for range 2 {
+		s.wantRefused(counterfoil.TaskClosed, s.revoked(top))
+		s.wantRefused(counterfoil.TaskClosed, s.revoked(under))
+		s.wantDone(s.Revoked(ctx, own))
+		s.reopen()
+	}
+}
+
 // use1 decides one call of payroll in a task.
 func (s *subject) use1(task, class string, amounts map[string]int64) error {
 	t, _ := s.LiveTask(task)

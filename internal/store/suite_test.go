@@ -64,6 +64,7 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"Tasks":                    suiteTasks,
 		"ManyTasks":                suiteManyTasks,
 		"CloseTask":                suiteCloseTask,
+		"Orchestrators":            suiteOrchestrators,
 		"Counting":                 suiteCounting,
 		"SpendInTask":              suiteSpendInTask,
 		"CountRaces":               suiteCountRaces,

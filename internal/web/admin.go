@@ -154,10 +154,11 @@ type document struct {
 	Document any    `json:"document"`
 	Manifest string `json:"manifest"` // the same in YAML, as apply takes it
 
+	Status counterfoil.Status `json:"status,omitzero"` // of agents and resources, and of people in lists
+
 	// Of agents only.
-	Status    counterfoil.Status `json:"status,omitzero"`
-	Epoch     int64              `json:"epoch,omitzero"`
-	Instances int                `json:"instances,omitzero"` // live ones
+	Epoch     int64 `json:"epoch,omitzero"`
+	Instances int   `json:"instances,omitzero"` // live ones
 
 	Quarantined []string `json:"quarantined,omitzero"` // ids of instances whose key was seen in two places
 
@@ -217,6 +218,7 @@ func (m *admin) show(kind string, noun any) (document, error) {
 		d.Name = noun.Name
 	case *counterfoil.Resource:
 		d.Name = noun.Name
+		d.Status, _ = m.Approvals.ResourceStatus(noun.Name)
 	case *counterfoil.Policy:
 		d.Name = noun.Name
 	case *counterfoil.Transmitter:
@@ -359,6 +361,12 @@ type instance struct {
 	Alg      string             `json:"alg"`
 	Status   counterfoil.Status `json:"status"`
 	Enrolled time.Time          `json:"enrolled"`
+	Old      *oldKey            `json:"old,omitzero"` // the key that it had before, while both are taken
+}
+
+type oldKey struct {
+	JKT   string    `json:"jkt"`
+	Until time.Time `json:"until"`
 }
 
 type instances struct {
@@ -377,7 +385,11 @@ func (m *admin) instances(_ context.Context, c call[none]) (instances, error) {
 func newInstances(all []counterfoil.Instance) []instance {
 	out := []instance{}
 	for _, inst := range all {
-		out = append(out, instance{inst.ID, inst.JKT, inst.Alg, inst.Status, inst.Enrolled.UTC()})
+		i := instance{ID: inst.ID, JKT: inst.JKT, Alg: inst.Alg, Status: inst.Status, Enrolled: inst.Enrolled.UTC()}
+		if inst.Old != nil {
+			i.Old = &oldKey{inst.Old.JKT, inst.Old.Until.UTC()}
+		}
+		out = append(out, i)
 	}
 	return out
 }

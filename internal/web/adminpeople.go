@@ -97,14 +97,16 @@ func (m *admin) withCodes(ctx context.Context, result authority.ApplyResult, act
 	return out
 }
 
-// countPasskeys says of each person how many passkeys count.
+// countPasskeys says of each person how many passkeys count, and whether the person is
+// suspended.
 func (m *admin) countPasskeys(ctx context.Context, people []document) error {
 	views, err := m.Approvals.People(ctx)
 	if err != nil {
 		return err
 	}
-	active := map[string]int{}
+	active, status := map[string]int{}, map[string]counterfoil.Status{}
 	for _, v := range views {
+		status[v.Name] = v.Status
 		for _, p := range v.Passkeys {
 			if p.Status == counterfoil.Active {
 				active[v.Name]++
@@ -112,7 +114,7 @@ func (m *admin) countPasskeys(ctx context.Context, people []document) error {
 		}
 	}
 	for i := range people {
-		people[i].Passkeys = active[people[i].Name]
+		people[i].Passkeys, people[i].Status = active[people[i].Name], status[people[i].Name]
 	}
 	return nil
 }

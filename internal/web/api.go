@@ -52,7 +52,7 @@ var operations = []operation{
 	op(http.MethodPost, apiPath+"agents/{name}/suspend", forAdmins, "Suspend an agent: its tokens are void at once", (*management).suspend),
 	op(http.MethodPost, apiPath+"agents/{name}/offboard", forAdmins, "End an agent for good", (*management).offboard),
 
-	op(http.MethodGet, apiPath+"tasks", forPeople, "Tasks, newest first", (*management).tasks).
+	op(http.MethodGet, apiPath+"tasks", forReaders, "Tasks, newest first", (*management).tasks).
 		asks(
 			parameter{"agent", "only those that this agent works in", nil},
 			parameter{"state", "only those in this state", taskStates},
