@@ -70,6 +70,10 @@ type AssertionUse struct {
 type Live struct {
 	Agent, Instance string
 	Epoch           int64
+
+	// Key is the thumbprint of the key that an assertion was verified with. What is
+	// given for the assertion has it, and is given only while the key is taken.
+	Key string
 }
 
 // A KeyBinding lets an instance prove with a key beside its own. The zero

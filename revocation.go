@@ -45,6 +45,10 @@ type Revocation struct {
 	Expires time.Time // of a token: when nobody could use it any more
 	Agent   string    // of a token: whose it is
 
+	// Ended says of a key that was rotated from that its time beside the new one is
+	// over, and no more: what was asked for under it stays.
+	Ended bool
+
 	// Suspend says what follows for a person. The zero Suspend is all of it, and
 	// the person's passkeys end; otherwise they stay, for who is let back in.
 	Suspend Suspend
@@ -87,13 +91,23 @@ type Dead struct {
 	ID    string     `json:"id"`   // of a resource its identifier (RFC 8707), which tokens name
 	Until time.Time  `json:"until"`
 
-	// Before is of a resource: tokens that were issued then or earlier are void.
+	// Before says that only tokens that were issued then or earlier are void, as of a
+	// resource, which may be put back in force, and of an instance, which may be
+	// released. Zero: every one, whenever it was issued.
 	Before time.Time `json:"before,omitzero"`
 }
+
+// MaxFeedWait is how long one request for what changed may wait for it. Who asks for
+// longer is refused.
+const MaxFeedWait = 25 * time.Second
 
 // A RevocationFeed is what an enforcement point is told: steps after the one that it
 // knows or, where those are not at hand, everything as of one step.
 type RevocationFeed struct {
+	// Log is the origin of the log whose indexes Seq and those of the steps are. A
+	// restoration begins another one: an index of the one says nothing in the other.
+	Log string `json:"log,omitzero"`
+
 	Seq      int64            `json:"seq"` // of the newest step that it includes
 	At       time.Time        `json:"at"`  // as of when, by the issuer's clock
 	Snapshot *RevocationStep  `json:"snapshot,omitzero"`

@@ -60,6 +60,23 @@ func (t *Task) Covers(id ToolID) bool { return len(t.Tools) == 0 || slices.Conta
 // Live reports whether the task is open and before its deadline.
 func (t *Task) Live(now time.Time) bool { return t.State == TaskOpen && now.Before(t.Deadline) }
 
+// TaskChain returns a task and those above it, itself first, by what live says of each:
+// a Task that is open, whose deadline may be past. It is not ok when one of them is not
+// live: closing a task closes those below it, so that is what a moment in between looks
+// like, and a broken record. No task, and more of them than there may be, are not ok
+// either. Whose the task is, is for who asks.
+func TaskChain(live func(id string) (Task, bool), id string, now time.Time) (chain []Task, ok bool) {
+	for id != "" {
+		t, open := live(id)
+		if !open || !t.Live(now) || len(chain) == MaxTaskDepth {
+			return nil, false
+		}
+		chain = append(chain, t)
+		id = t.Parent
+	}
+	return chain, len(chain) > 0
+}
+
 // A TaskLimit bounds what the calls of a class come to in one task. Amounts are
 // ten-thousandths, of calls too.
 type TaskLimit struct {
@@ -81,6 +98,10 @@ type CallUse struct {
 	// Key is the caller's Idempotency-Key, empty when there was none, and Digest
 	// says which call it is for. A key is the agent's in its task.
 	Agent, Key, Digest string
+
+	// Unsent says of a call that ended that nothing of it ever left: its Key is as if
+	// it had not been used. What its task counted stays.
+	Unsent bool
 }
 
 // An Earlier is the call that an Idempotency-Key was used for before. It is an error:

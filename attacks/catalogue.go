@@ -40,9 +40,14 @@ func Catalogue() []Group {
 		{"LC", "Upstream credentials and other secrets", secretRows},
 		{"CK", "Cloned keys", cloneRows},
 		{"RV", "Revocation", revocationRows},
+		{"KR", "Rotation of keys", rotationRows},
+		{"LK", "Reports of leaks", leakRows},
+		{"IN", "Introspection and revocation by OAuth (RFC 7662, RFC 7009)", inquiryRows},
+		{"SE", "Shared signals (SSF 1.0)", signalRows},
 		{"AD", "Administration", adminRows},
 		{"SS", "Connections outward", outwardRows},
 		{"TL", "Life of a task", taskRows},
+		{"RTY", "Jobs that are retried", retryRows},
 		{"MT", "Client certificates", certificateRows},
 		{"WI", "Workload identity", workloadRows},
 		{"TX", "Token exchange", exchangeRows},
@@ -59,7 +64,6 @@ const (
 	exchange     = "token exchange"
 	httpGateway  = "http resources"
 	nodes        = "several nodes"
-	tasks        = "tasks"
 	workloads    = "workload identity"
 )
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -14,16 +15,27 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
-	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
 // Reports of leaks: LK1 to LK4.
 
-// privateKey returns the PEM of a key that the test knows.
-func privateKey(t testing.TB, signer *credential.Signer) string {
+// knownKey makes a key whose private half the test has, too.
+func knownKey(t testing.TB) (*credential.Signer, string) {
 	t.Helper()
-	return testkit.PEM(t, signer)
+	key, err := credential.GenerateKey(credential.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := credential.MarshalPrivateKeyPEM(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := credential.NewSigner(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer, string(text)
 }
 
 // TestReportsThatProveNothing is LK1, LK2 and LK3: a report of what everybody may know
@@ -32,11 +44,12 @@ func privateKey(t testing.TB, signer *credential.Signer) string {
 func TestReportsThatProveNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.actor("payroll")
-	token := w.tokenFor(a, w.BankURL())
+	signer, private := knownKey(t)
+	_, nobodys := knownKey(t)
+	a := w.actorWith("payroll", signer)
 	expired := w.tokenFor(a, w.BankURL())
 	w.Clock.Advance(6 * time.Minute)
-	token = w.tokenFor(a, w.BankURL())
+	token := w.tokenFor(a, w.BankURL())
 	der, err := x509.MarshalPKIXPublicKey(a.signer.Public().Key())
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +71,7 @@ func TestReportsThatProveNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := func(contentType, body string) answer {
-		w.Clock.Advance(2 * time.Second) // no report is refused for the rate
+		w.Clock.Advance(500 * time.Millisecond) // no report is refused for the rate
 		return w.do(w.post(w.Issuer()+counterfoil.LeakedPath, contentType, body))
 	}
 	control := report("text/plain", "nothing")
@@ -96,7 +109,7 @@ func TestReportsThatProveNothing(t *testing.T) {
 		"LK2 a public key as PEM":               string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
 		"LK2 a public key called private":       string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		"LK2 a public key with somebody's d":    string(added),
-		"LK2 a key that nobody registered":      privateKey(t, w.stranger),
+		"LK2 a key that nobody registered":      nobodys,
 		"LK2 an agent, an instance":             `{"agent":"payroll","instance":"` + a.instance + `"}`,
 		"LK1 a code's hash":                     `cfe_` + strings.Repeat("a", 30),
 		"LK1 a code with another end":           code[:len(code)-1] + string(rune('a'+(code[len(code)-1]-'a'+1)%25)),
@@ -109,7 +122,7 @@ func TestReportsThatProveNothing(t *testing.T) {
 		"LK3 a PEM block without an end":        "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat("A", 1000),
 		"LK3 a key whose numbers are too large": `{"kty":"RSA","n":"` + strings.Repeat("_", 8000) + `","e":"AQAB","d":"` + strings.Repeat("_", 8000) + `"}`,
 	} {
-		for _, contentType := range []string{"application/x-www-form-urlencoded", "application/json", "text/plain", "", "a/b; c"} {
+		for _, contentType := range []string{"application/x-www-form-urlencoded", "application/json"} {
 			sent := body
 			if contentType == "application/x-www-form-urlencoded" {
 				sent = url.Values{"token": {body}}.Encode()
@@ -138,7 +151,7 @@ func TestReportsThatProveNothing(t *testing.T) {
 	if got := w.do(w.enrolment("payroll", w.EnrolCode("payroll"))); got.status != 201 {
 		t.Errorf("LK4: another code: %s", got)
 	}
-	same("a private key", report("text/plain", privateKey(t, a.signer)))
+	same("a private key", report("text/plain", private))
 	w.says("LK4: the key's token", w.sendCall(w.callWith(a, kept, w.BankURL())), 401, counterfoil.TokenRevoked)
 	w.says("LK4: the key's assertion", w.tokenIn(a, "", w.BankURL()), 401, counterfoil.ClientRefused)
 	w.works("the control: another instance of the agent", w.sendCall(w.call(w.payroll)))
@@ -156,8 +169,12 @@ func TestReportsThatProveNothing(t *testing.T) {
 		t.Errorf("LK3: a huge report: %s", got)
 	}
 	flooded := 0
-	for range 60 {
-		if got := w.do(w.post(w.Issuer()+counterfoil.LeakedPath, "text/plain", "x")); got.status == 429 {
+	var flood []*http.Request
+	for range 80 {
+		flood = append(flood, w.post(w.Issuer()+counterfoil.LeakedPath, "text/plain", "x"))
+	}
+	for _, got := range w.atOnce(flood) {
+		if got.status == 429 {
 			flooded++
 		} else if got.status != 202 {
 			t.Errorf("LK3: one of a flood: %s", got)

@@ -90,16 +90,7 @@ var substitutionRows = []Row{
 	{ID: "TS6", Sent: "a token that is past, not yet valid, or whose exp is a text", Expected: "401 `token_expired`, `token_malformed`", Invariants: "I4",
 		Tests: shown("attacks.TestTokenTimes")},
 	{ID: "TS7", Sent: "a token of one task or tool at another", Expected: "401 `task_closed`, `tool_not_granted`", Invariants: "I4",
-		Tests: shown("attacks.TestTokensOfOtherTasks"), Beyond: tasks},
-}
-
-var taskRows = []Row{
-	{ID: "TL1", Sent: "a token request for a task that is closed, unknown or another agent's", Expected: "400 `task_closed`", Invariants: "I4",
-		Tests: shown("attacks.TestTokensOfOtherTasks"), Beyond: tasks},
-	{ID: "TL2", Sent: "calls in flight when their task completes", Expected: "none starts after the answer", Invariants: "I7", Beyond: tasks},
-	{ID: "TL3", Sent: "completing twice, reopening, extending", Expected: "409 `task_closed`, 403", Invariants: "I5", Beyond: tasks},
-	{ID: "TL4", Sent: "a task with more tools than its agent", Expected: "403", Invariants: "I5", Beyond: tasks},
-	{ID: "TL6", Sent: "a child task that outlives its parent", Expected: "cut to the parent's", Invariants: "I5", Beyond: tasks},
+		Tests: shown("attacks.TestTokensOfOtherTasks", "attacks.TestTokensOfOneTaskAtAnother")},
 }
 
 var certificateRows = []Row{

@@ -85,7 +85,7 @@ var secretRows = []Row{
 	{ID: "LC4", Sent: "a call that would take an upstream's credential elsewhere", Expected: "redirects are not followed, a call stays on its server", Invariants: "I10",
 		Tests: shown("internal/gateway.TestHowCallsEnd", "internal/gateway.TestACallStaysOnTheServerItWasDecidedOn")},
 	{ID: "LC5", Sent: "marked secrets in every input", Expected: "in no log, entry, metric, answer or crash", Invariants: "I10",
-		Tests: shown("cmd/counterfoil.TestNoSecretLeaks", "internal/counterfoiltest.TestWhatIsMissingIsWarnedOf")},
+		Tests: shown("attacks.TestReportsThatProveNothing", "cmd/counterfoil.TestNoSecretLeaks", "internal/counterfoiltest.TestWhatIsMissingIsWarnedOf")},
 	{ID: "LC6", Sent: "a look at flags, environment, configuration and help", Expected: "no secret", Invariants: "I10",
 		Tests: shown("cmd/counterfoil.TestNoSecretLeaks", "TestSecretIsUnprintable", "agent.TestNothingPrintsASecret")},
 	{ID: "LC7", Sent: "the database without the key-encryption key", Expected: "no signing key", Invariants: "I10",
@@ -95,19 +95,6 @@ var secretRows = []Row{
 var cloneRows = []Row{
 	{ID: "CK1", Sent: "one key from two places", Expected: "an alarm, and the instance is quarantined", Invariants: "I1",
 		Tests: shown("attacks.TestOneKeyInTwoPlaces", "attacks.TestPlacesAndTimes", "attacks.TestClonesThatAreOnlyRecorded", "attacks.TestRestartHidesNoClone", "attacks.TestPeersAreInPlaces")},
-}
-
-var revocationRows = []Row{
-	{ID: "RV1", Sent: "calls after a revocation", Expected: "401 `token_revoked`, from the next call on", Invariants: "I7",
-		Tests: shown("internal/counterfoiltest.TestOffboardingStopsLiveTokens", "internal/gateway.TestLastLookAtRevocation"), Beyond: nodes},
-	{ID: "RV2", Sent: "calls while what is revoked is not known freshly", Expected: "503 `revocation_stale`", Invariants: "I9", Beyond: nodes},
-	{ID: "RV3", Sent: "a revoked key registered again, an old database, an old token after resuming", Expected: "stays revoked", Invariants: "I7",
-		Tests: shown("internal/authority.TestUnlistedKeysEnd", "internal/counterfoiltest.TestSuspendedAgentResumesWithNewTokensOnly", "internal/counterfoiltest.TestAnOldDatabaseIsRefused"), Beyond: nodes},
-	{ID: "RV5", Sent: "an agent that revokes another", Expected: "403, 404", Invariants: "I13",
-		Tests: shown("internal/web.TestMethodsAndPaths"), Beyond: "revocation by agents and owners"},
-	{ID: "RV6", Sent: "a hundred thousand revocations, a node that starts with a backlog", Expected: "not ready until caught up", Invariants: "I7", Beyond: nodes},
-	{ID: "RV7", Sent: "a stream that is open when its agent is revoked", Expected: "cut", Invariants: "I7",
-		Tests: shown("attacks.TestSessionsOfTheRevoked", "internal/gateway.TestStreamsEnd", "internal/gateway.TestASilentStreamIsCutWhenTheAgentIsRevokedOrTheServerDrains")},
 }
 
 var outwardRows = []Row{

@@ -39,6 +39,10 @@ type Assertion struct {
 	ID            string
 	KeyThumbprint string
 	Expires       time.Time // until when the id must be remembered
+
+	// Issued is when it was made, by its iat; of one that does not say, the earliest
+	// that it would have been taken.
+	Issued time.Time
 }
 
 // RefuseClient is the one answer for an agent, a key or a signature that is
@@ -137,11 +141,16 @@ func (a UnverifiedAssertion) Check(key PublicKey, issuer string, now time.Time) 
 	if err := c.checkTimes(now); err != nil {
 		return Assertion{}, err
 	}
+	issued := c.Expires.t.Add(-maxAssertionLife)
+	if c.IssuedAt.set {
+		issued = c.IssuedAt.t
+	}
 	return Assertion{
 		Agent:         c.Subject,
 		ID:            c.ID,
 		KeyThumbprint: key.Thumbprint(),
 		Expires:       c.Expires.t.Add(Ahead),
+		Issued:        issued,
 	}, nil
 }
 

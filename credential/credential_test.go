@@ -59,7 +59,7 @@ func TestAssertionRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(alg, err)
 		}
-		want := Assertion{Agent: "payroll", ID: a.ID, KeyThumbprint: s.Public().Thumbprint(), Expires: testNow.Add(assertionLife + Ahead)}
+		want := Assertion{Agent: "payroll", ID: a.ID, KeyThumbprint: s.Public().Thumbprint(), Expires: testNow.Add(assertionLife + Ahead), Issued: testNow}
 		if !a.Expires.Equal(want.Expires) || a.Agent != want.Agent || a.KeyThumbprint != want.KeyThumbprint || len(a.ID) != 22 {
 			t.Errorf("%s: %+v", alg, a)
 		}

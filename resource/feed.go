@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -86,7 +87,8 @@ func jitter(d time.Duration) time.Duration {
 
 // Poll asks once: for everything while nothing is known or a step is missing, and
 // otherwise for what follows, waiting for it as long as the View stays fresh. A step
-// that is missing is no error beyond the next Poll.
+// that is missing is no error beyond the next Poll, nor is another log: that is where the
+// issuer was restored.
 func (f *Feed) Poll(ctx context.Context) error {
 	if f.Client == nil || f.View == nil {
 		return errors.New("the feed lacks its client or its view")
@@ -98,7 +100,7 @@ func (f *Feed) Poll(ctx context.Context) error {
 	if after >= 0 {
 		// An answer counts from when it was asked for, so that between two of them
 		// there are two waits at most; a third is for what else takes time.
-		wait = f.View.patience() / 3
+		wait = min(f.View.patience()/3, counterfoil.MaxFeedWait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait+feedTimeout)
 	defer cancel()
@@ -121,8 +123,12 @@ func (v *View) patience() time.Duration {
 
 func (f *Feed) ask(ctx context.Context, after int64, wait time.Duration) (counterfoil.RevocationFeed, error) {
 	var none counterfoil.RevocationFeed
-	url := f.Issuer + counterfoil.FeedPath + "?after=" + strconv.FormatInt(after, 10) + "&wait=" + strconv.Itoa(int(wait/time.Second))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	at := f.Issuer + counterfoil.FeedPath + "?after=" + strconv.FormatInt(after, 10) + "&wait=" + strconv.Itoa(int(wait/time.Second))
+	// Whoever has another log by now tells everything, as the index is of this one.
+	if log := f.View.Log(); log != "" {
+		at += "&log=" + url.QueryEscape(log)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return none, fmt.Errorf("asking what is revoked: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,11 @@ const DefaultMaxStale = 10 * time.Second
 // comes twice, leaves something out or says that something is as it was before is not
 // taken. So whoever holds messages back, or sends them again, gets nothing but a View
 // that refuses.
+//
+// An issuer that was restored from a backup goes on with another log, whose numbers say
+// nothing of those of the log before. Of that one the View takes everything at once, and
+// then its steps; it never goes back to a log that it left. What was dead stays so, and
+// no agent is let in at an epoch that the View knew it at, or before.
 //
 // Its fields are set before the first use. It is safe for concurrent use, and must
 // not be copied.
@@ -44,6 +50,8 @@ type View struct {
 // viewState is what a View knows. The zero viewState is nothing, not even that.
 type viewState struct {
 	ready    bool
+	log      string   // origin of the log that seq is of
+	left     []string // logs before it
 	seq      int64
 	at       time.Time // of the last message, by the issuer's clock
 	heard    time.Time // the message was made after this, by our clock
@@ -51,8 +59,12 @@ type viewState struct {
 
 	agents map[string]packedState
 	dead   map[deadKey]deadline
-	before map[string]time.Time // by resource's identifier: tokens of then or earlier are void
-	sweep  time.Time            // when to look for what is past
+	before map[deadKey]time.Time // tokens of then or earlier are void; of what is dead and not here, all
+	sweep  time.Time             // when to look for what is past
+
+	// floor has the epochs that agents of a log before had where this log has not said a
+	// higher one: they are let in above those alone.
+	floor map[string]int64
 }
 
 // deadKey names something that is dead.
@@ -110,17 +122,25 @@ func (v *View) Take(f counterfoil.RevocationFeed, asked time.Time) error {
 	v.apply.Lock()
 	defer v.apply.Unlock()
 	old := v.viewState // nobody else writes it
+	moved := old.ready && f.Log != old.log
 	switch {
 	case f.Seq < 0 || f.At.IsZero() || f.MaxStale < 0:
 		return errors.New("the message lacks its sequence number or its time")
 	case f.Snapshot != nil && (len(f.Steps) > 0 || f.Snapshot.Seq != f.Seq):
 		return errors.New("the snapshot is not of the message's sequence number, or has steps beside it")
-	case f.Snapshot == nil && !old.ready:
+	case f.Snapshot == nil && (!old.ready || moved):
 		return ErrGap
+	case moved && (f.Log == "" || slices.Contains(old.left, f.Log)):
+		return ErrOld
 	// Of the same moment there may be two, where the issuer's clock is coarse; they
 	// say the same or are told apart by their steps.
-	case old.ready && (f.At.Before(old.at) || f.Seq < old.seq || f.Seq == old.seq && len(f.Steps) > 0 || asked.Before(old.heard)):
+	case old.ready && asked.Before(old.heard):
 		return ErrOld
+	case old.ready && !moved && (f.At.Before(old.at) || f.Seq < old.seq || f.Seq == old.seq && len(f.Steps) > 0):
+		return ErrOld
+	}
+	if moved {
+		old = old.leave()
 	}
 	next, err := old, error(nil)
 	if f.Snapshot != nil {
@@ -139,10 +159,10 @@ func (v *View) Take(f counterfoil.RevocationFeed, asked time.Time) error {
 	}
 	// A message that says the same at the same moment as the one before may be that
 	// one, sent again: it is no sign that the issuer is there.
-	if !old.ready || f.At.After(old.at) || f.Seq > old.seq {
+	if !old.ready || moved || f.At.After(old.at) || f.Seq > old.seq {
 		v.heard = asked
 	}
-	v.ready, v.seq, v.at, v.maxStale = true, f.Seq, f.At, milliseconds(f.MaxStale)
+	v.ready, v.log, v.seq, v.at, v.maxStale = true, f.Log, f.Seq, f.At, milliseconds(f.MaxStale)
 	v.drop(v.now())
 	return nil
 }
@@ -151,12 +171,26 @@ func milliseconds(ms int64) time.Duration {
 	return time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 }
 
+// leave returns what is known as it is for another log: what is dead, and which epochs
+// every agent was seen at. What that log says of agents counts anew, as it may be from
+// before they were offboarded, or declared.
+func (s *viewState) leave() viewState {
+	next := *s
+	next.left = append(slices.Clone(s.left), s.log)
+	next.agents, next.floor = nil, make(map[string]int64, len(s.agents)+len(s.floor))
+	maps.Copy(next.floor, s.floor)
+	for name, p := range s.agents {
+		next.floor[name] = max(next.floor[name], p.epoch())
+	}
+	return next
+}
+
 // snapshot returns what is known with a snapshot in place of what was. What was dead
 // stays so until its time, and no agent goes back.
 func (s *viewState) snapshot(step *counterfoil.RevocationStep) (viewState, error) {
 	next := *s
 	next.agents = make(map[string]packedState, len(step.Agents))
-	next.dead, next.before = make(map[deadKey]deadline, len(s.dead)+len(step.Dead)), map[string]time.Time{}
+	next.dead, next.before = make(map[deadKey]deadline, len(s.dead)+len(step.Dead)), map[deadKey]time.Time{}
 	maps.Copy(next.dead, s.dead)
 	maps.Copy(next.before, s.before)
 	for name, state := range step.Agents {
@@ -165,6 +199,12 @@ func (s *viewState) snapshot(step *counterfoil.RevocationStep) (viewState, error
 			return viewState{}, err
 		}
 		next.agents[name] = p
+	}
+	next.floor = map[string]int64{}
+	for name, floor := range s.floor {
+		if p, there := next.agents[name]; !there || p.epoch() <= floor {
+			next.floor[name] = floor
+		}
 	}
 	// An agent is never forgotten while its tokens could come back to life: one that
 	// the snapshot leaves out is gone.
@@ -258,19 +298,32 @@ func (s *viewState) linked(f counterfoil.RevocationFeed) error {
 func (s *viewState) step(step *counterfoil.RevocationStep) {
 	for name, state := range step.Agents {
 		s.agents[name], _ = pack(state)
+		s.rise(name, s.agents[name])
 	}
 	for i := range step.Dead {
 		s.bury(&step.Dead[i])
 	}
 }
 
-// bury adds something dead, for no less long than it was.
+// rise forgets the epochs of a log before of an agent that is above them.
+func (s *viewState) rise(name string, p packedState) {
+	if floor, ok := s.floor[name]; ok && p.epoch() > floor {
+		delete(s.floor, name)
+	}
+}
+
+// bury adds something dead, for no less long than it was, and for no fewer tokens.
 func (s *viewState) bury(d *counterfoil.Dead) {
 	until := deadline(min(max(d.Until.Unix()+1, 0), math.MaxUint32))
 	k := deadKey{d.Kind, d.ID}
-	s.dead[k] = max(s.dead[k], until)
-	if d.Kind == counterfoil.TargetResource && d.Before.After(s.before[d.ID]) {
-		s.before[d.ID] = d.Before
+	was, there := s.dead[k]
+	s.dead[k] = max(was, until)
+	before, some := s.before[k]
+	switch {
+	case d.Before.IsZero():
+		delete(s.before, k)
+	case !there || some && d.Before.After(before):
+		s.before[k] = d.Before
 	}
 }
 
@@ -289,9 +342,7 @@ func (s *viewState) drop(now time.Time) {
 	for k, until := range s.dead {
 		if int64(until) < past {
 			delete(s.dead, k)
-			if k.kind == counterfoil.TargetResource {
-				delete(s.before, k.id)
-			}
+			delete(s.before, k)
 		}
 	}
 }
@@ -301,6 +352,14 @@ func (v *View) now() time.Time {
 		return time.Now()
 	}
 	return v.Now()
+}
+
+// Log returns the origin of the log that Seq is an index of; empty before anything is
+// known, or where nobody said it.
+func (v *View) Log() string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.log
 }
 
 // Seq returns the index of the newest ledger entry that what is known includes; -1
@@ -384,28 +443,35 @@ func (v *View) Revoked(_ context.Context, c counterfoil.Caller) error {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q was offboarded", c.Agent)
 	case state.epoch() != c.Epoch:
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token is of epoch %d, agent %q is at epoch %d", c.Epoch, c.Agent, state.epoch())
-	case v.isDead(counterfoil.TargetToken, c.TokenID):
+	case v.isBelow(c):
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q was at that epoch, or a later one, before the issuer was restored", c.Agent)
+	case v.isDead(counterfoil.TargetToken, c.TokenID, c.Issued):
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token was revoked")
-	case v.isDead(counterfoil.TargetKey, c.JKT):
+	case v.isDead(counterfoil.TargetKey, c.JKT, c.Issued):
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the key is not a live key of instance %q", c.Instance)
-	case v.isDead(counterfoil.TargetInstance, c.Instance):
+	case v.isDead(counterfoil.TargetInstance, c.Instance, c.Issued):
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "instance %q of agent %q is not live", c.Instance, c.Agent)
-	case c.Task != "" && v.isDead(counterfoil.TargetTask, c.Task):
+	case c.Task != "" && v.isDead(counterfoil.TargetTask, c.Task, c.Issued):
 		return counterfoil.Refuse(counterfoil.TaskClosed, "the token's task is not open")
-	case v.isVoidAt(c):
+	case v.isDead(counterfoil.TargetResource, c.Audience, c.Issued):
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "tokens of then for %q were revoked", c.Audience)
 	}
 	return nil
 }
 
-func (s *viewState) isDead(kind counterfoil.TargetKind, id string) bool {
-	_, dead := s.dead[deadKey{kind, id}]
-	return dead
+// isBelow reports whether a log before this one had the caller's agent at the token's
+// epoch or a later one.
+func (s *viewState) isBelow(c counterfoil.Caller) bool {
+	floor, ok := s.floor[c.Agent]
+	return ok && c.Epoch <= floor
 }
 
-// isVoidAt reports whether the caller's resource was revoked when its token was issued
-// or later.
-func (s *viewState) isVoidAt(c counterfoil.Caller) bool {
-	before, ok := s.before[c.Audience]
-	return ok && !c.Issued.After(before)
+// isDead reports whether no token of something that was issued then may be used.
+func (s *viewState) isDead(kind counterfoil.TargetKind, id string, issued time.Time) bool {
+	k := deadKey{kind, id}
+	if _, dead := s.dead[k]; !dead {
+		return false
+	}
+	before, some := s.before[k]
+	return !some || !issued.After(before)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -47,50 +46,6 @@ func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the resource %s is suspended", c.Tool.Resource)
 	}
 	return cl, cl.inTask(e.store)
-}
-
-// inTask finds the task that the call is of, and those above it: a call of a task that
-// is not open, or past its deadline, is refused, whatever people said.
-func (cl *claim) inTask(standing Standing) error {
-	var err error
-	if cl.tasks, err = liveTasks(standing, cl.Caller.Task, cl.Caller.Agent, cl.now); err != nil {
-		return err
-	}
-	for i := range cl.tasks {
-		opener := cl.reg.Agents[cl.tasks[i].Opener]
-		if opener == nil {
-			return counterfoil.Refuse(counterfoil.TaskClosed, "the agent that opened the task is not declared any more")
-		}
-		if opener.Owner != cl.agent.Owner && !slices.Contains(cl.openers, opener.Owner) {
-			cl.openers = append(cl.openers, opener.Owner)
-		}
-	}
-	slices.Sort(cl.openers)
-	return nil
-}
-
-// liveTasks returns a task of an agent's and those above it, all of which have to be
-// open and in time; none for no task.
-func liveTasks(standing Standing, id, agent string, now time.Time) ([]counterfoil.Task, error) {
-	var out []counterfoil.Task
-	for ; id != ""; id = out[len(out)-1].Parent {
-		t, ok := standing.LiveTask(id)
-		if !ok || !t.Live(now) || len(out) == 0 && t.Agent != agent || len(out) == counterfoil.MaxTaskDepth {
-			return nil, counterfoil.Refuse(counterfoil.TaskClosed, "the task is completed, cancelled, expired or unknown")
-		}
-		out = append(out, t)
-	}
-	return out, nil
-}
-
-// earliest cuts a time to the deadlines of tasks: nothing of a task outlives it.
-func earliest(at time.Time, tasks []counterfoil.Task) time.Time {
-	for i := range tasks {
-		if tasks[i].Deadline.Before(at) {
-			at = tasks[i].Deadline
-		}
-	}
-	return millis(at)
 }
 
 // classOf is the class of a tool that is declared; empty for any other.

@@ -78,6 +78,11 @@ type Config struct {
 	Tokens     Tokens
 	Revocation Revocation
 
+	// NotBefore is when this log was restored: assertions that were made then or
+	// earlier are refused, as those that were used in the time that is lost are in no
+	// log. Zero: never.
+	NotBefore time.Time
+
 	// Rings are key rings beside Keys, whose life Run looks after too.
 	Rings []*Keyring
 

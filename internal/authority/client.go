@@ -19,7 +19,7 @@ type client struct {
 
 // live is what has to be live for what the client asks for.
 func (c client) live() counterfoil.Live {
-	return counterfoil.Live{Agent: c.agent.Name, Instance: c.instance.ID, Epoch: c.state.Epoch}
+	return counterfoil.Live{Agent: c.agent.Name, Instance: c.instance.ID, Epoch: c.state.Epoch, Key: c.assertion.KeyThumbprint}
 }
 
 // maxTried is how many keys an assertion without a key id is tried with.
@@ -74,6 +74,9 @@ func (a *Authority) authenticate(f clientForm, proof []string, now time.Time) (c
 				continue // not this key's signature
 			}
 			return client{}, err
+		}
+		if !a.cfg.NotBefore.IsZero() && !assertion.Issued.After(a.cfg.NotBefore) {
+			return client{}, counterfoil.Refuse(counterfoil.AssertionExpired, "the client assertion was made before this issuer's ledger was restored: make another")
 		}
 		who := client{agent, state, k.instance, assertion}
 		if state.Status != counterfoil.Active {

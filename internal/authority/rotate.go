@@ -43,7 +43,8 @@ type PreviousKey struct {
 // by the request's own proof, which the caller was verified by, and the new one by a
 // proof for the same request and token, so that nobody registers a key that is not
 // theirs. The instance stays who it is, with its tasks and approvals; the old key is
-// dead at once, or after the overlap, and never comes back.
+// dead at once, or after the overlap, and never comes back, and with it go the keys that
+// were bound beside it.
 //
 // The present key alone rotates: whoever has an old one, in its overlap or bound beside
 // it, would otherwise take the instance over.
@@ -132,7 +133,7 @@ func (a *Authority) checkNewProof(req RotateRequest, now time.Time) (credential.
 func (a *Authority) ExpireKeys(ctx context.Context) error {
 	var errs []error
 	for _, jkt := range a.cfg.Store.DueKeys(a.cfg.Now()) {
-		r := counterfoil.Revocation{Target: counterfoil.Target{Kind: counterfoil.TargetKey, ID: jkt}, Reason: "it was rotated, and its time beside the new key is over"}
+		r := counterfoil.Revocation{Target: counterfoil.Target{Kind: counterfoil.TargetKey, ID: jkt}, Reason: "it was rotated, and its time beside the new key is over", Ended: true}
 		_, err := a.revoke(ctx, r, a.revokedEntry(r))
 		errs = append(errs, err)
 	}

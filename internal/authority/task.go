@@ -143,7 +143,8 @@ func (a *Authority) parentFor(caller counterfoil.Caller, agent, parent string, n
 	if parent == "" {
 		return nil, nil
 	}
-	c, ok := a.liveChain(parent, now)
+	above, ok := counterfoil.TaskChain(a.cfg.Store.LiveTask, parent, now)
+	c := chain(above)
 	switch {
 	case caller.Task != "" && parent != caller.Task && !c.within(caller.Task):
 		return nil, counterfoil.Refuse(counterfoil.OutsideTask, "parent is not the task that the token is of, nor below it")

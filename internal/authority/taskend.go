@@ -155,15 +155,28 @@ func (a *Authority) closeTask(ctx context.Context, t *counterfoil.Task, to count
 	return after, err
 }
 
-// ExpireTasks closes the tasks that are past their deadline. Nothing was allowed in
+// maxExpired is how many tasks one round of ExpireTasks closes: each is a commit, and
+// what else is looked after waits for it.
+const maxExpired = 100
+
+// ExpireTasks closes the tasks that are past their deadline, those that were opened
+// first, and so many of them; the next round closes others. Nothing was allowed in
 // them since: this takes what hangs on them, and lets everybody know.
 func (a *Authority) ExpireTasks(ctx context.Context) error {
 	var errs []error
 	due := a.cfg.Store.DueTasks(a.cfg.Now())
+	ends := make(map[string]bool, len(due))
+	for _, id := range due {
+		ends[id] = true
+	}
+	closed := 0
 	for _, id := range due {
 		t, open := a.cfg.Store.LiveTask(id)
-		if !open || slices.Contains(due, t.Parent) {
+		if !open || ends[t.Parent] {
 			continue // it ends with the one above it
+		}
+		if closed++; closed > maxExpired {
+			break
 		}
 		_, err := a.closeTask(ctx, &t, counterfoil.TaskExpired, "past its deadline", func(*ledger.Entry) {})
 		if r, refused := counterfoil.AsRefusal(err); refused && r.Code == counterfoil.TaskClosed {

@@ -43,26 +43,11 @@ func (c chain) within(task string) bool {
 	return false
 }
 
-// liveChain returns an open task and those above it. It is not ok when one of them
-// is not open, or past its deadline: closing a task closes those below it, so that is
-// what a moment in between looks like, and a broken record.
-func (a *Authority) liveChain(id string, now time.Time) (c chain, ok bool) {
-	for id != "" {
-		t, open := a.cfg.Store.LiveTask(id)
-		if !open || !t.Live(now) || len(c) == counterfoil.MaxTaskDepth {
-			return nil, false
-		}
-		c = append(c, t)
-		id = t.Parent
-	}
-	return c, len(c) > 0
-}
-
 // taskFor returns the open task of that agent, with those above it. Any instance of
 // the agent may go on with a task: that is how a batch job that was killed resumes. A
 // task that ended, another agent's and one that never was are one answer.
 func (a *Authority) taskFor(agent, id string, now time.Time) (chain, error) {
-	c, ok := a.liveChain(id, now)
+	c, ok := counterfoil.TaskChain(a.cfg.Store.LiveTask, id, now)
 	if !ok || c[0].Agent != agent {
 		return nil, counterfoil.Refuse(counterfoil.TaskClosed, "there is no such open task of this agent")
 	}

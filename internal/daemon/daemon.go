@@ -264,7 +264,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	}
 	d.handlers, err = web.New(web.Config{
 		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys, EventKeys: d.eventKeys,
-		Signals: d.signals, Revocations: boundedFeed{d.store, cfg.Revocation.MaxStale}, Backup: d.Backup, Draining: d.draining,
+		Signals: d.signals, Revocations: boundedFeed{d.store, cfg.Revocation.MaxStale, d.books.verifier.Name()}, Backup: d.Backup, Draining: d.draining,
 		Approvals: d.approvals, Passkeys: d.store, Verifier: verifier, Recorder: d.store, View: d.view, Now: now, Dev: cfg.Dev,
 		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Behind: web.Behind(cfg.proxies()), Ready: d.notReady, Actor: actorOf,
 		Tally: tally, Metrics: registry, Logger: d.opt.Log,

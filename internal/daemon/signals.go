@@ -42,15 +42,20 @@ func (d *Daemon) eventSigner(ctx context.Context) (*credential.Signer, error) {
 	return d.eventKeys.Signer(), nil
 }
 
-// A boundedFeed says, with what is revoked, for how long that may be gone by.
+// A boundedFeed says, with what is revoked, for how long that may be gone by, and of
+// which log it is.
 type boundedFeed struct {
 	*store.Store
 	maxStale time.Duration
+	origin   string
 }
+
+// Origin names the log.
+func (f boundedFeed) Origin() string { return f.origin }
 
 // RevocationFeed is the store's.
 func (f boundedFeed) RevocationFeed(ctx context.Context, after int64) (counterfoil.RevocationFeed, error) {
 	feed, err := f.Store.RevocationFeed(ctx, after)
-	feed.MaxStale = f.maxStale.Milliseconds()
+	feed.Log, feed.MaxStale = f.origin, f.maxStale.Milliseconds()
 	return feed, err
 }

@@ -266,11 +266,11 @@ func (c *call) toolName() string {
 // lastLook asks about revocation after the decision is durable and right before
 // it has an effect. A decision that finds its caller revoked ends here.
 func (c *call) lastLook() bool {
-	err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.caller)
+	err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.present())
 	if err == nil {
 		return true
 	}
-	c.finish(outcome{name: notForwarded, code: counterfoil.CodeOf(err)})
+	c.finish(outcome{name: notForwarded, code: counterfoil.CodeOf(err), unsent: true})
 	c.count(c.gateway.cfg.Answered, err)
 	c.fail(err)
 	return false
@@ -290,6 +290,8 @@ const (
 type outcome struct {
 	name string
 	code counterfoil.Code
+
+	unsent bool // nothing of it ever left
 }
 
 // finish ends the decision. The effect, if any, is there: when the entry cannot
@@ -306,6 +308,7 @@ func (c *call) finish(o outcome) {
 	case c.spent != nil:
 		err = c.finishSpent(e, o)
 	case c.used.Key != "":
+		c.used.Unsent = o.unsent
 		err = c.gateway.cfg.Recorder.FinishUsing(context.WithoutCancel(c.ctx), c.used, c.answerToKeep(e, o, true), e)
 	default:
 		err = c.gateway.cfg.Recorder.Finish(context.WithoutCancel(c.ctx), e)

@@ -69,6 +69,9 @@ const (
 	maxKey  = 255     // bytes of an Idempotency-Key
 	maxKept = 1 << 20 // bytes of an answer that is kept
 
+	// maxRoutine is the same of a call that nobody had to allow: there are many.
+	maxRoutine = 256 << 10
+
 	// maxSpends bounds how often a call tries to spend what others try to spend too, or
 	// what was verified under a registry that is changed all the time.
 	maxSpends = 3
@@ -337,7 +340,11 @@ func (c *call) keep(name string, value []byte) {
 	if !c.keeps {
 		return
 	}
-	if c.kept, c.overlong = nil, len(value) > maxKept; c.overlong {
+	most := maxKept - len(`{"result":}`)
+	if c.spent == nil {
+		most = maxRoutine - len(`{"result":}`)
+	}
+	if c.kept, c.overlong = nil, len(value) > most; c.overlong {
 		return
 	}
 	c.kept = append(appendMember([]byte{'{'}, name, value), '}')

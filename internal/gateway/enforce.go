@@ -160,7 +160,9 @@ func (p *pursuit) learn(feed *counterfoil.RevocationFeed) (at time.Time, takes b
 	at = feed.At
 	step := func(s *counterfoil.RevocationStep) {
 		at = s.At
-		takes = takes || len(s.Dead) > 0
+		// A step that changes neither agents nor what is dead took something all the same:
+		// a person's word, which no token has.
+		takes = takes || len(s.Dead) > 0 || len(s.Agents) == 0
 		for name := range s.Agents {
 			if _, known := p.agents[name]; known {
 				takes = true

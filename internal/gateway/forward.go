@@ -142,10 +142,10 @@ func (c *call) answer(reply *reply) ([]byte, outcome, error) {
 	}
 	body, o, err := c.rewrite(&m)
 	if err != nil {
-		return nil, outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}, err
+		return nil, outcome{name: ledger.OutcomeUnknown, code: counterfoil.CodeOf(err)}, err
 	}
 	if err := c.sealSession(reply.Header); err != nil {
-		return nil, outcome{unavailable, counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+		return nil, outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 	}
 	return body, o, nil
 }
@@ -180,7 +180,7 @@ func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 // returns the answer to be written after the end is recorded.
 func (c *call) rejected(reply *reply) (write func(), o outcome) {
 	refused := func(err error) (func(), outcome) {
-		return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+		return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{name: failed, code: counterfoil.CodeOf(err)}
 	}
 	switch status := reply.StatusCode; status {
 	case http.StatusBadRequest, http.StatusNotFound:
@@ -212,7 +212,7 @@ func (c *call) rejected(reply *reply) (write func(), o outcome) {
 		c.w.Header().Set("Retry-After", v)
 	}
 	return func() { c.failUpstream(counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)) },
-		outcome{unavailable, counterfoil.UpstreamUnavailable}
+		outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}
 }
 
 // rejection passes on a JSON-RPC error that came with an error status.
@@ -259,20 +259,20 @@ func onlySpoken(e []byte) []byte {
 func (c *call) outcomeOf(err error) outcome {
 	if unsent := (*unsentError)(nil); errors.As(err, &unsent) {
 		if c.ctx.Err() != nil {
-			return outcome{notForwarded, counterfoil.UpstreamUnavailable} // the client went away first
+			return outcome{notForwarded, counterfoil.UpstreamUnavailable, true} // the client went away first
 		}
-		return outcome{unavailable, counterfoil.UpstreamUnavailable}
+		return outcome{unavailable, counterfoil.UpstreamUnavailable, true}
 	}
-	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+	return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
 }
 
 // brokenAnswer is how a call ended whose answer came and cannot be read. What
 // is not a tool call, and what nobody had to allow, can be asked again.
 func (c *call) brokenAnswer(err error) (outcome, error) {
 	if c.message.name != "tools/call" && c.spent == nil {
-		return outcome{unavailable, counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+		return outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 	}
-	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}, counterfoil.NewFault(counterfoil.OutcomeUnknown, err)
+	return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}, counterfoil.NewFault(counterfoil.OutcomeUnknown, err)
 }
 
 // failUpstream answers with the fault of an exchange that failed.

@@ -41,7 +41,7 @@ type Recorder interface {
 	DecideUsing(ctx context.Context, use counterfoil.CallUse, e *ledger.Entry, payload []byte) error
 
 	// FinishUsing is Finish, and keeps the result for whoever repeats the call with
-	// its key; nil keeps none.
+	// its key; nil keeps none. Of a call that was never sent it forgets the key.
 	FinishUsing(ctx context.Context, use counterfoil.CallUse, result []byte, e *ledger.Entry) error
 
 	// Append records an entry that has no effect beside itself.

@@ -231,7 +231,7 @@ func (g *Gateway) heldCall(a *counterfoil.Approval) (*call, error) {
 // decideHeld decides anew: who asks is still somebody, and policy and pins say what
 // they said.
 func (c *call) decideHeld(a *counterfoil.Approval) error {
-	if err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.caller); err != nil {
+	if err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.present()); err != nil {
 		return err
 	}
 	switch err := c.decide(); {

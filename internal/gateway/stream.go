@@ -127,7 +127,7 @@ func (w *watch) err() error {
 	if w.endless && w.call.gateway.draining.Load() {
 		return errDraining
 	}
-	return w.call.gateway.cfg.Revocation.Revoked(w.call.ctx, w.call.caller)
+	return w.call.gateway.cfg.Revocation.Revoked(w.call.ctx, w.call.present())
 }
 
 func (w *watch) stop() {
@@ -172,14 +172,14 @@ func (c *call) stream(reply *reply) outcome {
 		last, o, err := c.event(&ev)
 		if err != nil {
 			c.gateway.cfg.Log.Warn("cutting a stream", "request_id", c.id, "err", err)
-			return outcome{ledger.OutcomeUnknown, counterfoil.CodeOf(err)}
+			return outcome{name: ledger.OutcomeUnknown, code: counterfoil.CodeOf(err)}
 		}
 		if err := out.write(&ev); err != nil {
 			if watch.isCut() {
 				return c.cut(reply, err)
 			}
 			if !c.outlasts() {
-				return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+				return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
 			}
 		}
 		if last {
@@ -194,12 +194,12 @@ func (c *call) cut(reply *reply, err error) outcome {
 		err = cause
 	}
 	if r, ok := counterfoil.AsRefusal(err); ok {
-		return outcome{ledger.OutcomeUnknown, r.Code}
+		return outcome{name: ledger.OutcomeUnknown, code: r.Code}
 	}
 	if c.ctx.Err() == nil {
 		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "err", err)
 	}
-	return outcome{ledger.OutcomeUnknown, counterfoil.OutcomeUnknown}
+	return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
 }
 
 // event changes an event on its way to the client. It reports whether it was
@@ -423,5 +423,5 @@ func (c *call) sessionRejected(reply *reply) (func(), outcome) {
 	default:
 		return c.rejected(reply)
 	}
-	return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{failed, counterfoil.CodeOf(err)}
+	return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{name: failed, code: counterfoil.CodeOf(err)}
 }

@@ -134,7 +134,7 @@ func (c *call) answerTask() {
 	}
 	body, err := c.taskAnswer(&a)
 	if err != nil {
-		c.finish(outcome{failed, counterfoil.CodeOf(err)})
+		c.finish(outcome{name: failed, code: counterfoil.CodeOf(err)})
 		c.count(c.gateway.cfg.Answered, err)
 		c.fail(err)
 		return

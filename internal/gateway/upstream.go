@@ -125,16 +125,20 @@ func (e *unsentError) Unwrap() error { return e.err }
 func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, body []byte) (*reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(p.timeout, func() { cancel(errTimeout) })
-	var sent atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	var connected, sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }, WroteHeaders: func() { sent.Store(true) },
+	})
 
 	fail := func(err error) (*reply, error) {
 		timer.Stop()
-		if cause := context.Cause(ctx); cause != nil {
+		cause := context.Cause(ctx)
+		if cause != nil {
 			err = cause
 		}
 		cancel(err)
-		if !sent.Load() {
+		// Broken off with a connection at hand it may be on its way at this moment.
+		if !sent.Load() && (cause == nil || !connected.Load()) {
 			return nil, &unsentError{err}
 		}
 		return nil, err

@@ -10,12 +10,17 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// Tasks are what is known of open tasks. Safe for concurrent use.
+// Tasks are what is known of open tasks, and of calls that wait. Safe for concurrent use.
 type Tasks interface {
 	// LiveTask returns a task that is open; ok is false for every other. It costs no
 	// more than a look into memory: how much of the task is used up may lag, which
 	// counts where it is used up, and its deadline is the caller's to compare.
 	LiveTask(id string) (t counterfoil.Task, ok bool)
+
+	// PresentKey returns the thumbprint of the key that counts for a call that was
+	// proved by jkt and waited: the instance's present one, where jkt was its own and was
+	// rotated away; jkt otherwise, also where it was revoked.
+	PresentKey(instance, jkt string) string
 }
 
 // counts reports whether the request is a call that does something: those are what a
@@ -33,23 +38,21 @@ func (c *call) counts() bool {
 // nil. A task that ended, or is somebody else's, is closed to the caller, and so is one
 // whose parent ended: it has nothing any more to be a part of.
 func (c *call) lineage(each func(t *counterfoil.Task) error) error {
-	closed := func(id string) error {
-		return counterfoil.Refuse(counterfoil.TaskClosed, "task %s is not open", id)
+	if c.caller.Task == "" {
+		return nil
 	}
-	now := c.gateway.cfg.Now()
-	id := c.caller.Task
-	for depth := 1; id != ""; depth++ {
-		if c.gateway.cfg.Tasks == nil || depth > counterfoil.MaxTaskDepth {
-			return closed(id)
-		}
-		t, ok := c.gateway.cfg.Tasks.LiveTask(id)
-		if !ok || !t.Live(now) || depth == 1 && t.Agent != c.caller.Agent {
-			return closed(id)
-		}
-		if err := each(&t); err != nil {
+	closed := counterfoil.Refuse(counterfoil.TaskClosed, "task %s is not open, or one above it", c.caller.Task)
+	if c.gateway.cfg.Tasks == nil {
+		return closed
+	}
+	tasks, ok := counterfoil.TaskChain(c.gateway.cfg.Tasks.LiveTask, c.caller.Task, c.gateway.cfg.Now())
+	if !ok || tasks[0].Agent != c.caller.Agent {
+		return closed
+	}
+	for i := range tasks {
+		if err := each(&tasks[i]); err != nil {
 			return err
 		}
-		id = t.Parent
 	}
 	return nil
 }
@@ -115,6 +118,16 @@ func (c *call) amounts() map[string]int64 {
 // as: calls of tools alone, as what only reads may be made again.
 func (c *call) keyed() bool {
 	return c.message.name == "tools/call" && len(c.r.Header[headerKey]) > 0
+}
+
+// present is who is asked about at the store before the call has an effect. A call that was
+// held outlasts the key that it was proved by: rotating it takes nothing.
+func (c *call) present() counterfoil.Caller {
+	who := c.caller
+	if c.r == nil && c.gateway.cfg.Tasks != nil {
+		who.JKT = c.gateway.cfg.Tasks.PresentKey(who.Instance, who.JKT)
+	}
+	return who
 }
 
 // use is what a call without an approval uses up.
@@ -196,7 +209,7 @@ func (c *call) repeat(earlier *counterfoil.Earlier) {
 		unknown("it is under way, or nobody knows how it ended")
 		return
 	case earlier.Result == nil:
-		unknown("it ended, but its answer was too large to be kept")
+		unknown("it ended, but its answer was not kept, or is not any more")
 		return
 	}
 	why, err := json.Marshal(repetition{

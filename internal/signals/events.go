@@ -207,11 +207,7 @@ func (d *deriving) passkey(change string) {
 // target returns what a revocation is of.
 func (d *deriving) target() (kind counterfoil.TargetKind, id string) {
 	text := func(name string) string { s, _ := d.entry.Detail[name].(string); return s }
-	if kind := text("kind"); kind != "" {
-		return counterfoil.TargetKind(kind), text("id")
-	}
-	// An instance whose key left the manifest.
-	return counterfoil.TargetKind(text("target")), d.entry.Instance
+	return counterfoil.TargetKind(text("kind")), text("id")
 }
 
 func (d *deriving) revoked() {

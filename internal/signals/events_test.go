@@ -58,7 +58,7 @@ func TestWhatEntriesTell(t *testing.T) {
 		{"an instance with two keys", ledger.Entry{Kind: ledger.Revoked, Agent: "payroll", Actor: "uid:0", Detail: map[string]any{"kind": "instance", "id": "ins_1", "keys": list("a", "b")}}, "admin",
 			[]string{"credential-change " + payrollPlain + ` {"change_type":"revoke","credential_type":"jwk","friendly_name":"a"}`,
 				"credential-change " + payrollPlain + ` {"change_type":"revoke","credential_type":"jwk","friendly_name":"b"}`}},
-		{"a key that left its manifest", ledger.Entry{Kind: ledger.Revoked, Agent: "payroll", Instance: "ins_1", JKT: "jkt-1", Actor: "uid:0", Detail: map[string]any{"target": "instance"}}, "admin",
+		{"a key that left its manifest", ledger.Entry{Kind: ledger.Revoked, Agent: "payroll", Instance: "ins_1", JKT: "jkt-1", Actor: "uid:0", Detail: map[string]any{"kind": "instance", "id": "ins_1"}}, "admin",
 			[]string{"credential-change " + payrollPlain + ` {"change_type":"revoke","credential_type":"jwk","friendly_name":"jkt-1"}`}},
 		{"a key enrolled", ledger.Entry{Kind: ledger.InstanceEnrolled, Agent: "payroll", JKT: "jkt-1"}, "system",
 			[]string{"credential-change " + payrollPlain + ` {"change_type":"create","credential_type":"jwk","friendly_name":"jkt-1"}`}},

@@ -117,8 +117,8 @@ func (s *Store) finish(ctx context.Context, e *ledger.Entry, d *decision) error 
 	return s.record(ctx, e, d)
 }
 
-// Issue commits a token.issued: the assertion's id is used up, agent, instance and
-// epoch are live at that moment, the task is open and the resource in force, or it is
+// Issue commits a token.issued: the assertion's id is used up, agent, instance, epoch and
+// the key that the assertion was verified with are live at that moment, the task is open and the resource in force, or it is
 // refused (client_refused, agent_suspended, task_closed, target_invalid,
 // assertion_replayed). The token is remembered, so that what is taken later can be
 // listed. The caller must not make the token before Issue has returned nil.
@@ -149,7 +149,7 @@ func (s *Store) Issue(ctx context.Context, i counterfoil.Issuance, issued, bound
 			return err
 		}
 		var err error
-		if known, err = bindProofKey(w, i.Live, i.Bind); known {
+		if known, err = bindProofKey(w, i.Live, i.Bind, s.opt.Now()); known {
 			d.entries, d.drafts = d.entries[1:], d.drafts[1:] // the token alone
 		}
 		return err
@@ -173,6 +173,9 @@ func (v *views) mayIssue(i *counterfoil.Issuance, now time.Time) bool {
 	if r, ok := v.resources[i.Resource]; ok && r.status != counterfoil.Active {
 		return false
 	}
+	if k := v.keys[i.Live.Key]; k.instance != i.Live.Instance || !k.in(func() time.Time { return now }) {
+		return false
+	}
 	if i.Task == "" {
 		return true
 	}
@@ -183,6 +186,9 @@ func (v *views) mayIssue(i *counterfoil.Issuance, now time.Time) bool {
 func checkUse(use counterfoil.AssertionUse, live counterfoil.Live) error {
 	if use.Agent == "" || use.ID == "" || use.Until.IsZero() {
 		return errors.New("using an assertion: its agent, id or time is missing")
+	}
+	if live.Key == "" {
+		return errors.New("using an assertion: the key that it was verified with is missing")
 	}
 	if use.Agent != live.Agent {
 		return errors.New("using an assertion for another agent than it is of")
@@ -209,7 +215,7 @@ func (s *Store) useUp(w writer, i *counterfoil.Issuance) error {
 	if s.seq.sees() && !s.seq.older && s.views.mayIssue(i, now) {
 		n, err = w.exec(keepAssertion, i.Use.Agent, key, until, i.Token, i.Live.Instance, i.Task, i.Live.Epoch, millis(i.Expires))
 	} else {
-		n, err = w.exec(useAssertion, i.Use.Agent, key, until, i.Token, i.Live.Instance, i.Task, i.Live.Epoch, millis(i.Expires), millis(now), i.Resource)
+		n, err = w.exec(useAssertion, i.Use.Agent, key, until, i.Token, i.Live.Instance, i.Task, i.Live.Epoch, millis(i.Expires), millis(now), i.Resource, i.Live.Key)
 	}
 	if err != nil {
 		return fmt.Errorf("using an assertion: %w", err)
@@ -260,6 +266,13 @@ func (s *Store) whyNotIssued(w writer, i *counterfoil.Issuance) error {
 	case status != counterfoil.Active || epoch != live.Epoch || instance != counterfoil.Active:
 		return counterfoil.Refuse(counterfoil.ClientRefused, "agent, instance or epoch is not live any more")
 	}
+	taken, err := hasKey(w, live, live.Key, s.opt.Now())
+	if err != nil {
+		return err
+	}
+	if !taken {
+		return counterfoil.Refuse(counterfoil.ClientRefused, "the key that the assertion is signed with is not live any more")
+	}
 	if err := wantOpenTask(w, i.Task, live.Agent, s.opt.Now()); err != nil {
 		return err
 	}
@@ -267,6 +280,19 @@ func (s *Store) whyNotIssued(w writer, i *counterfoil.Issuance) error {
 		return err
 	}
 	return counterfoil.Refuse(counterfoil.AssertionReplayed, "the assertion was used before")
+}
+
+// hasKey reports whether an instance has a key that is taken.
+func hasKey(w writer, live counterfoil.Live, jkt string, now time.Time) (has bool, err error) {
+	err = w.query(keyOwner, func(r []driver.Value) error {
+		until := r[3].(int64)
+		has = r[0].(string) == live.Agent && r[1].(string) == live.Instance && r[2].(int64) == 1 && (until == 0 || until > millis(now))
+		return nil
+	}, jkt)
+	if err != nil {
+		return false, fmt.Errorf("reading a key: %w", err)
+	}
+	return has, nil
 }
 
 // instanceRow returns the zero status for an instance that the agent never had.
@@ -398,18 +424,23 @@ var errKnown = errors.New("known already")
 
 // bindProofKey gives an instance that is live one more key to prove with, and
 // reports whether it has the key already.
-func bindProofKey(w writer, live counterfoil.Live, bind counterfoil.KeyBinding) (known bool, err error) {
+func bindProofKey(w writer, live counterfoil.Live, bind counterfoil.KeyBinding, now time.Time) (known bool, err error) {
+	i, err := instanceKeysOf(w, live.Instance)
+	if err != nil {
+		return false, err
+	}
+	if i.jkt != live.Key {
+		// Whoever has a key that was rotated from must not keep what its end takes.
+		return false, counterfoil.Refuse(counterfoil.ProofKeyMismatch, "the assertion is by a key that was rotated from, which binds no other")
+	}
+	if known, err = hasKey(w, live, bind.JKT, now); known || err != nil {
+		return known, err
+	}
 	found := false
-	err = w.query(keyOwner, func(r []driver.Value) error {
-		found = true
-		known = r[0].(string) == live.Agent && r[1].(string) == live.Instance && r[2].(int64) == 1
-		return nil
-	}, bind.JKT)
+	err = w.query(keyOwner, func([]driver.Value) error { found = true; return nil }, bind.JKT)
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("reading a key: %w", err)
-	case known:
-		return true, nil
 	case found:
 		return false, counterfoil.Refuse(counterfoil.KeyInUse, "the key %s is, or once was, in use; make a new one", bind.JKT)
 	}

@@ -14,7 +14,13 @@ import (
 // What is kept of a call with an Idempotency-Key.
 const (
 	outcomeKept = 24 * time.Hour
-	maxOutcome  = 1 << 20 // bytes of a result; of a larger one nothing is kept
+	maxOutcome  = 256 << 10 // bytes of a result; of a larger one nothing is kept
+
+	// maxOutcomes is of how many calls of one agent results are kept; of older ones it is
+	// only known that they ended. So many are dropped at a time, so that not every call
+	// has to count.
+	maxOutcomes  = 4096
+	dropOutcomes = 64
 )
 
 // DecideUsing is Decide for a call that uses up more than its proof. An allowed call is
@@ -107,7 +113,8 @@ func keyOfAnother(key string) error {
 }
 
 // FinishUsing is Finish, and keeps the result for whoever repeats the call with its key,
-// unless nobody knows how it ended.
+// unless nobody knows how it ended. Of a call that was never sent the key is forgotten:
+// the repeat is made.
 func (s *Store) FinishUsing(ctx context.Context, use counterfoil.CallUse, result []byte, e *ledger.Entry) error {
 	if use.Key == "" || e.Outcome == ledger.OutcomeUnknown {
 		return s.Finish(ctx, e)
@@ -117,10 +124,36 @@ func (s *Store) FinishUsing(ctx context.Context, use counterfoil.CallUse, result
 	}
 	of := e.Of
 	d := &decision{bytes: len(result), effect: func(w writer) error {
+		if use.Unsent {
+			if _, err := w.exec(dropOutcome, of); err != nil {
+				return fmt.Errorf("forgetting the use of a key: %w", err)
+			}
+			return nil
+		}
 		if _, err := w.exec(endOutcome, of, blobOf(result)); err != nil {
 			return fmt.Errorf("keeping a result: %w", err)
 		}
-		return nil
+		if result == nil {
+			return nil
+		}
+		return s.seq.trimOutcomes(w, use.Agent)
 	}}
 	return s.finish(ctx, e, d)
+}
+
+// trimOutcomes drops the oldest results of an agent that has too many. It looks at the
+// first result after the start, and then whenever there may be too many.
+func (q *sequencer) trimOutcomes(w writer, agent string) error {
+	if left, known := q.results[agent]; known && left > 0 {
+		q.results[agent] = left - 1
+		return nil
+	}
+	if _, err := w.exec(trimOutcomes, agent, int64(maxOutcomes-dropOutcomes)); err != nil {
+		return fmt.Errorf("dropping old results: %w", err)
+	}
+	if q.results == nil {
+		q.results = map[string]int{}
+	}
+	q.results[agent] = dropOutcomes - 1
+	return nil
 }

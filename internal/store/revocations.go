@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -15,7 +16,8 @@ import (
 // lists what was taken. news is false, and nothing is recorded, where there is nothing
 // left to take. It is refused (tool_unknown) for what never was.
 //
-// A key that is an instance's own takes the instance with it; any other alone is dead.
+// A key that is an instance's own takes the instance with it; any other is dead, with the
+// open approvals that were asked for under it. So is a token, with the calls that are held.
 // A person is suspended, with what Revocation.Suspend says. Nothing of what was taken
 // ever comes back: see Resume and Restore.
 func (s *Store) Revoke(ctx context.Context, r counterfoil.Revocation, e *ledger.Entry) (v counterfoil.Voided, news bool, err error) {
@@ -79,7 +81,7 @@ func (s *Store) revoke(w writer, l *losses, r *counterfoil.Revocation) (news boo
 	case counterfoil.TargetToken:
 		return l.revokeToken(w, r, now)
 	case counterfoil.TargetKey:
-		return l.revokeKey(w, id, now)
+		return l.revokeKey(w, r, now)
 	case counterfoil.TargetInstance:
 		return l.revokeInstance(w, id, now)
 	case counterfoil.TargetTask:
@@ -136,7 +138,8 @@ func (l *losses) revokeToken(w writer, r *counterfoil.Revocation, now time.Time)
 	l.of = r.Agent
 	l.Tokens = append(l.Tokens, r.Target.ID)
 	l.dead = append(l.dead, counterfoil.Dead{Kind: counterfoil.TargetToken, ID: r.Target.ID, Until: fromMillis(millis(until))})
-	return true, nil
+	// What it asked for outlives it, and would be made when nobody remembers it.
+	return true, l.revokeOpen(w, now, "the token that asked for it was revoked", openOfToken, r.Agent, r.Target.ID)
 }
 
 // An instanceKeys is what the key of an instance is looked up for.
@@ -144,12 +147,13 @@ type instanceKeys struct {
 	agent       string // empty: there is no such instance
 	status      counterfoil.Status
 	jkt, oldJKT string
+	oldUntil    int64
 	how         string
 }
 
 func instanceKeysOf(w writer, id string) (i instanceKeys, err error) {
 	err = w.query(instanceRowOf, func(r []driver.Value) error {
-		i = instanceKeys{agent: r[0].(string), status: counterfoil.Status(r[1].(string)), jkt: r[2].(string), how: r[3].(string), oldJKT: r[4].(string)}
+		i = instanceKeys{agent: r[0].(string), status: counterfoil.Status(r[1].(string)), jkt: r[2].(string), how: r[3].(string), oldJKT: r[4].(string), oldUntil: r[5].(int64)}
 		return nil
 	}, id)
 	if err != nil {
@@ -158,8 +162,11 @@ func instanceKeysOf(w writer, id string) (i instanceKeys, err error) {
 	return i, nil
 }
 
-func (l *losses) revokeKey(w writer, jkt string, now time.Time) (news bool, err error) {
-	agent, instance, live := "", "", false
+// revokeKey takes a key, with the open approvals that were asked for under it: a thief's
+// question dies with the key. It does so too where the key was rotated from long ago. With
+// the key that an instance rotated from go those that were bound beside it.
+func (l *losses) revokeKey(w writer, r *counterfoil.Revocation, now time.Time) (news bool, err error) {
+	jkt, agent, instance, live := r.Target.ID, "", "", false
 	err = w.query(keyRowOf, func(r []driver.Value) error {
 		agent, instance, live = r[0].(string), r[1].(string), r[3].(int64) == 1
 		return nil
@@ -170,21 +177,34 @@ func (l *losses) revokeKey(w writer, jkt string, now time.Time) (news bool, err 
 	if instance == "" {
 		return false, never(counterfoil.TargetKey, jkt)
 	}
-	if !live {
-		return false, nil
-	}
 	l.of = agent
 	i, err := instanceKeysOf(w, instance)
 	if err != nil {
 		return false, err
 	}
-	if i.jkt == jkt {
+	switch {
+	case r.Ended && live && (i.oldJKT != jkt || i.oldUntil > millis(now)):
+		return false, fmt.Errorf("ending key %s: it is not one whose time beside a new one is over", jkt)
+	case live && i.jkt == jkt:
 		return true, l.endInstance(w, instance, agent, "the key of the instance that asked for it was revoked", now)
+	case live && i.oldJKT == jkt:
+		if _, err := w.exec(forgetOldKey, instance, jkt); err != nil {
+			return false, fmt.Errorf("forgetting a key: %w", err)
+		}
+		err = l.endAgedKeys(w, instance, now)
+	case live:
+		err = l.endKey(w, jkt, now)
 	}
-	if _, err := w.exec(forgetOldKey, instance, jkt); err != nil {
-		return false, fmt.Errorf("forgetting a key: %w", err)
+	if err != nil || r.Ended {
+		return live, err
 	}
-	return true, l.endKey(w, jkt, now)
+	l.revoked = append([]string{jkt}, l.Keys...)
+	for _, k := range slices.Compact(slices.Clone(l.revoked)) {
+		if err := l.revokeOpen(w, now, "the key under which it was asked for was revoked", openOfKey, agent, instance, k); err != nil {
+			return false, err
+		}
+	}
+	return live || len(l.Approvals) > 0, nil
 }
 
 func (l *losses) revokeInstance(w writer, id string, now time.Time) (news bool, err error) {

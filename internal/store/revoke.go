@@ -23,6 +23,7 @@ type losses struct {
 	states   map[string]counterfoil.AgentState // of the agents that changed
 	dead     []counterfoil.Dead
 	standing []standing
+	revoked  []string // keys that a revocation named or took, as against those that ran out
 }
 
 // revokeOpen revokes the open approvals that a statement lists, and returns their
@@ -104,6 +105,25 @@ func (l *losses) endKey(w writer, jkt string, now time.Time) error {
 	return l.bury(w, counterfoil.TargetKey, jkt, now, time.Time{})
 }
 
+// endAgedKeys ends the keys that an instance had before its present one and that are
+// still taken: the one that it rotated from, and those that were bound before.
+func (l *losses) endAgedKeys(w writer, instance string, now time.Time) error {
+	keys, err := texts(w, agedKeys, instance)
+	if err != nil {
+		return err
+	}
+	if _, err := w.exec(endAgedKeys, instance); err != nil {
+		return fmt.Errorf("ending the keys of before of instance %q: %w", instance, err)
+	}
+	for _, jkt := range keys {
+		if err := l.bury(w, counterfoil.TargetKey, jkt, now, time.Time{}); err != nil {
+			return err
+		}
+	}
+	l.Keys = append(l.Keys, keys...)
+	return nil
+}
+
 // suspend takes from an agent that is active everything that it holds beside its
 // name and its keys; ok is false where it is not active.
 func (l *losses) suspend(w writer, agent, why string, now time.Time) (ok bool, err error) {
@@ -167,6 +187,11 @@ func (l *losses) learn(v *views) {
 	}
 	for _, jkt := range l.Keys {
 		v.endKey(jkt)
+	}
+	for _, jkt := range l.revoked {
+		k := v.keys[jkt]
+		k.revoked = true
+		v.keys[jkt] = k
 	}
 	for _, id := range l.Tasks {
 		delete(v.tasks, id)

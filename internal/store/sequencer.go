@@ -54,8 +54,9 @@ type sequencer struct {
 	open     map[int64]struct{}
 	openSeen int64 // size of the log when the list of open decisions was last written
 
-	judgedSaved int64 // what is written of Store.judged
-	older       bool  // there are ids of assertions that an older version remembered
+	judgedSaved int64          // what is written of Store.judged
+	results     map[string]int // of an agent, how many more are kept before the oldest are dropped
+	older       bool           // there are ids of assertions that an older version remembered
 
 	batch batch
 	doubt bool // a commit failed and it is not known yet whether it was made

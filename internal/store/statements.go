@@ -86,6 +86,9 @@ const (
 	outcomeOf
 	putOutcome
 	endOutcome
+	dropOutcome
+	trimOutcomes
+	dropResults
 	keyOutcome
 	purgeOutcomes
 
@@ -102,6 +105,9 @@ const (
 	instanceRowOf
 	keyRowOf
 	endKey
+	ageKeys
+	agedKeys
+	endAgedKeys
 	liveKeysOfInstance
 	rotateInstance
 	forgetOldKey
@@ -142,6 +148,8 @@ const (
 	insertSignature
 	openOfAgent
 	openOfInstance
+	openOfToken
+	openOfKey
 	openOfSigner
 	openOfPasskey
 	openOfTask
@@ -210,7 +218,7 @@ var sqliteTexts = [statements]string{
 
 	insertInstance: `INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled, how)
 		VALUES (?, ?, ?, ?, ?, 'active', ?, ?) ON CONFLICT DO NOTHING`,
-	endInstance: `UPDATE instances SET status = 'ended' WHERE id = ?1 AND agent = ?2 AND status <> 'ended'`,
+	endInstance: `UPDATE instances SET status = 'ended'` + noOldKey + ` WHERE id = ?1 AND agent = ?2 AND status <> 'ended'`,
 	// One statement decides that it was not suspected since, so that the same
 	// sightings, read back by a start, are one suspicion. A foreign use (?6) that was
 	// recorded before is one of them.
@@ -221,20 +229,21 @@ var sqliteTexts = [statements]string{
 		WHERE id = ?1 AND agent = ?2 AND status = 'quarantined'`,
 	countQuarantined:     `SELECT count(*) FROM instances WHERE agent = ? AND status = 'quarantined'`,
 	instanceStatus:       `SELECT status FROM instances WHERE id = ? AND agent = ?`,
-	endInstancesOfAgent:  `UPDATE instances SET status = 'ended' WHERE agent = ?`,
+	endInstancesOfAgent:  `UPDATE instances SET status = 'ended'` + noOldKey + ` WHERE agent = ?`,
 	keptInstancesOfAgent: `SELECT id FROM instances WHERE agent = ? AND status <> 'ended' ORDER BY id`,
 	readInstances:        `SELECT id, agent, jkt, jwk, alg, status, enrolled, how, suspected, shown, old_jkt, old_jwk, old_alg, old_until FROM instances`,
 
 	insertKey:         `INSERT INTO keys (jkt, agent, instance, registered, live) VALUES (?, ?, ?, ?, 1) ON CONFLICT DO NOTHING`,
-	keyOwner:          `SELECT agent, instance, live FROM keys WHERE jkt = ?`,
+	keyOwner:          `SELECT agent, instance, live, until FROM keys WHERE jkt = ?`,
 	endKeysOfInstance: `UPDATE keys SET live = 0 WHERE instance = ?`,
 	endKeysOfAgent:    `UPDATE keys SET live = 0 WHERE agent = ?`,
 	liveKeysOfAgent:   `SELECT jkt FROM keys WHERE agent = ? AND live = 1 ORDER BY jkt`,
 	countProofKeys:    `SELECT count(*) FROM keys WHERE instance = ? AND registered = 0 AND live = 1`,
-	readKeys:          `SELECT jkt, agent, instance, registered, live FROM keys`,
+	readKeys:          `SELECT jkt, agent, instance, registered, live, until FROM keys`,
 
 	// One statement decides it all: that the id is new, that whoever uses it is live at
-	// that epoch, that the token's task is open and its resource in force.
+	// that epoch and by a key that is taken (?11), that the token's task is open and its
+	// resource in force.
 	useAssertion: `INSERT INTO assertions (agent, id, until, token, instance, task, epoch, expires)
 		SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (
 			SELECT 1 FROM agents a JOIN instances i ON i.agent = a.name
@@ -242,6 +251,7 @@ var sqliteTexts = [statements]string{
 		AND NOT EXISTS (SELECT 1 FROM assertions WHERE agent = '' AND id = ?2)
 		AND (?6 = '' OR EXISTS (SELECT 1 FROM tasks WHERE id = ?6 AND agent = ?1 AND state = 'open' AND deadline > ?9))
 		AND NOT EXISTS (SELECT 1 FROM standing WHERE kind = 'resource' AND name = ?10 AND status <> 'active')
+		AND EXISTS (SELECT 1 FROM keys WHERE jkt = ?11 AND instance = ?5 AND live = 1 AND (until = 0 OR until > ?9))
 		ON CONFLICT DO NOTHING`,
 	keepAssertion: `INSERT INTO assertions (agent, id, until, token, instance, task, epoch, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO NOTHING`,
@@ -289,7 +299,15 @@ var sqliteTexts = [statements]string{
 	outcomeOf: `SELECT entry, digest, done, result FROM outcomes WHERE agent = ? AND task = ? AND key = ? AND at > ?`,
 	putOutcome: `INSERT INTO outcomes (entry, agent, task, key, digest, at, done) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)
 		ON CONFLICT (agent, task, key) DO UPDATE SET entry = ?1, digest = ?5, at = ?6, done = 0, result = NULL`,
-	endOutcome:    `UPDATE outcomes SET done = 1, result = ?2 WHERE entry = ?1`,
+	// Of a task that closed meanwhile nothing is kept.
+	endOutcome: `UPDATE outcomes SET done = 1, result = CASE
+			WHEN task = '' OR EXISTS (SELECT 1 FROM tasks WHERE id = outcomes.task AND state = 'open') THEN ?2 END
+		WHERE entry = ?1`,
+	dropOutcome: `DELETE FROM outcomes WHERE entry = ? AND done = 0`,
+	// Entries count up, so the newest have the largest.
+	trimOutcomes: `UPDATE outcomes SET result = NULL WHERE agent = ?1 AND result IS NOT NULL
+		AND entry <= (SELECT entry FROM outcomes WHERE agent = ?1 AND result IS NOT NULL ORDER BY entry DESC LIMIT 1 OFFSET ?2)`,
+	dropResults:   `UPDATE outcomes SET result = NULL WHERE agent = ? AND task = ? AND result IS NOT NULL`,
 	keyOutcome:    `SELECT digest FROM outcomes WHERE agent = ? AND task = ? AND key = ? AND at > ?`,
 	purgeOutcomes: `DELETE FROM outcomes WHERE at < ?`,
 
@@ -306,14 +324,17 @@ var sqliteTexts = [statements]string{
 	restoreStanding: `UPDATE standing SET status = 'active' WHERE kind = ? AND name = ? AND status = 'suspended'`,
 	standingOf:      `SELECT status FROM standing WHERE kind = ? AND name = ?`,
 
-	instanceRowOf:      `SELECT agent, status, jkt, how, old_jkt FROM instances WHERE id = ?`,
+	instanceRowOf:      `SELECT agent, status, jkt, how, old_jkt, old_until FROM instances WHERE id = ?`,
 	keyRowOf:           `SELECT agent, instance, registered, live FROM keys WHERE jkt = ?`,
 	endKey:             `UPDATE keys SET live = 0 WHERE jkt = ? AND live = 1`,
+	ageKeys:            `UPDATE keys SET until = ?2 WHERE instance = ?1 AND live = 1 AND until = 0`,
+	agedKeys:           `SELECT jkt FROM keys WHERE instance = ? AND live = 1 AND until > 0 ORDER BY registered DESC, jkt`,
+	endAgedKeys:        `UPDATE keys SET live = 0 WHERE instance = ? AND live = 1 AND until > 0`,
 	liveKeysOfInstance: `SELECT jkt FROM keys WHERE instance = ? AND live = 1 ORDER BY jkt`,
 	rotateInstance: `UPDATE instances SET jkt = ?3, jwk = ?4, alg = ?5, old_jkt = CASE WHEN ?6 > 0 THEN jkt ELSE '' END,
 			old_jwk = CASE WHEN ?6 > 0 THEN jwk ELSE '' END, old_alg = CASE WHEN ?6 > 0 THEN alg ELSE '' END, old_until = ?6
 		WHERE id = ?1 AND jkt = ?2 AND status = 'active'`,
-	forgetOldKey:  `UPDATE instances SET old_jkt = '', old_jwk = '', old_alg = '', old_until = 0 WHERE id = ?1 AND old_jkt = ?2`,
+	forgetOldKey:  `UPDATE instances SET jkt = jkt` + noOldKey + ` WHERE id = ?1 AND old_jkt = ?2`,
 	agentsOfOwner: `SELECT d.name, a.status FROM documents d JOIN agents a ON a.name = d.name WHERE d.kind = 'Agent' AND json_extract(d.body, '$.owner') = ? ORDER BY d.name`,
 	documentOf:    `SELECT body FROM documents WHERE kind = ? AND name = ?`,
 
@@ -365,6 +386,12 @@ var sqliteTexts = [statements]string{
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 	openOfAgent:    `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? ORDER BY seq`,
 	openOfInstance: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? AND instance = ? ORDER BY seq`,
+	// A call that is held is made without its token; any other is repeated with one that
+	// is good then.
+	openOfToken: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? AND held = 1
+		AND body ->> '$.caller.TokenID' = ? ORDER BY seq`,
+	openOfKey: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved') AND agent = ? AND instance = ?
+		AND body ->> '$.caller.JKT' = ? ORDER BY seq`,
 	openOfSigner: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved')
 		AND id IN (SELECT approval FROM signatures WHERE person = ?) ORDER BY seq`,
 	openOfPasskey: `SELECT id, state FROM approvals WHERE state IN ('pending', 'approved')
@@ -422,6 +449,8 @@ const (
 	briefColumns = `statement, rendering, ` +
 		`CASE WHEN kind <> 'call' THEN fields END AS fields, CASE WHEN kind <> 'call' THEN call END AS call, NULL AS result`
 	wholeColumns = `statement, rendering, fields, call, result`
+
+	noOldKey = `, old_jkt = '', old_jwk = '', old_alg = '', old_until = 0`
 
 	notDead = ` AND NOT EXISTS (SELECT 1 FROM dead WHERE kind = 'token' AND id = assertions.token) ORDER BY token`
 

@@ -142,11 +142,17 @@ func entry(kind ledger.Kind, agent string) *ledger.Entry {
 	return &ledger.Entry{Kind: kind, Agent: agent, Actor: "uid:0"}
 }
 
+// liveOf is an instance as it is live now, by its own key.
+func (s *Store) liveOf(agent, instance string) counterfoil.Live {
+	i, _ := s.Instance(instance)
+	return counterfoil.Live{Agent: agent, Instance: instance, Epoch: s.AgentState(agent).Epoch, Key: i.JKT}
+}
+
 // issuance is of a token on an assertion that is used for nothing else in the test.
 func (s *Store) issuance(agent, instance, id string) counterfoil.Issuance {
 	return counterfoil.Issuance{
 		Use:  counterfoil.AssertionUse{Agent: agent, ID: id, Until: s.opt.Now().Add(3 * time.Minute)},
-		Live: counterfoil.Live{Agent: agent, Instance: instance, Epoch: s.AgentState(agent).Epoch},
+		Live: s.liveOf(agent, instance),
 	}
 }
 
@@ -193,7 +199,7 @@ func (s *subject) use(agent, id string) counterfoil.AssertionUse {
 }
 
 func (s *subject) live(agent, instance string) counterfoil.Live {
-	return counterfoil.Live{Agent: agent, Instance: instance, Epoch: s.AgentState(agent).Epoch}
+	return s.liveOf(agent, instance)
 }
 
 // wantRefused wants a refusal with that code, and nothing recorded.
@@ -538,8 +544,8 @@ func suiteIssue(t *testing.T, s *subject) {
 	old := live
 	old.Epoch--
 	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), old))
-	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), counterfoil.Live{Agent: "payroll", Instance: "ins_9", Epoch: live.Epoch}))
-	s.wantRefused(counterfoil.ClientRefused, issue(s.use("nobody", "2"), counterfoil.Live{Agent: "nobody", Instance: "ins_1", Epoch: live.Epoch}))
+	s.wantRefused(counterfoil.ClientRefused, issue(s.use("payroll", "2"), counterfoil.Live{Agent: "payroll", Instance: "ins_9", Epoch: live.Epoch, Key: live.Key}))
+	s.wantRefused(counterfoil.ClientRefused, issue(s.use("nobody", "2"), counterfoil.Live{Agent: "nobody", Instance: "ins_1", Epoch: live.Epoch, Key: live.Key}))
 	s.wantDone(s.suspend(ctx, "payroll", entry(ledger.AgentSuspended, "payroll")))
 	s.wantRefused(counterfoil.AgentSuspended, issue(s.use("payroll", "2"), live))
 	s.wantDone(s.resume("payroll"))

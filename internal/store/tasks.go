@@ -98,6 +98,9 @@ func wantParent(w writer, t *counterfoil.Task, now time.Time) error {
 	if t.Deadline.After(p.Deadline) {
 		return fmt.Errorf("opening task %q: it would outlive its parent", t.ID)
 	}
+	if len(t.Tools) == 0 && len(p.Tools) > 0 {
+		return counterfoil.Refuse(counterfoil.OutsideTask, "the parent lists its tools, and a task below it without a list would have more")
+	}
 	for _, tool := range t.Tools {
 		if !p.Covers(tool) {
 			return counterfoil.Refuse(counterfoil.OutsideTask, "the parent does not have the tool %s", tool)
@@ -149,7 +152,7 @@ type closing struct {
 // CloseTask commits the end of an open task and of every task below it, with e, a
 // task.closed: nobody gets a token for them any more, those that there are are void,
 // and their open approvals are revoked. The entry says what was lost. What is below a
-// task ends with it as revoked. It is refused (task_closed) where the task is not open,
+// task ends with it as revoked; what its calls came to is not kept. It is refused (task_closed) where the task is not open,
 // and an error to let it expire before its time.
 func (s *Store) CloseTask(ctx context.Context, id string, to counterfoil.TaskState, reason string, e *ledger.Entry) (counterfoil.Voided, error) {
 	if e.Kind != ledger.TaskClosed {
@@ -212,6 +215,9 @@ func (l *losses) closeTasks(w writer, c closing, st statement, args ...driver.Va
 			return fmt.Errorf("closing task %q: it is not open", o.id)
 		}
 		l.Tasks = append(l.Tasks, o.id)
+		if _, err := w.exec(dropResults, o.agent, o.id); err != nil {
+			return fmt.Errorf("dropping the results of task %q: %w", o.id, err)
+		}
 		if o.agent == c.void {
 			continue // its mark says so
 		}

@@ -44,7 +44,11 @@ type views struct {
 type keyView struct {
 	agent, instance  string
 	registered, live bool
-	until            time.Time // of a key that was replaced; zero: no end
+	until            time.Time // of a key that was replaced, or bound before that; zero: no end
+
+	// revoked says that somebody took it: what was asked for under it went with it.
+	// A start does not know any more, and has none of that.
+	revoked bool
 }
 
 // in reports whether the key is taken.
@@ -123,11 +127,13 @@ func loadViews(w writer, issuer string) (*views, error) {
 		slices.SortFunc(ids, func(a, b string) int { return v.instances[a].Enrolled.Compare(v.instances[b].Enrolled) })
 	}
 	err = w.query(readKeys, func(r []driver.Value) error {
-		k := keyView{agent: r[1].(string), instance: r[2].(string), registered: r[3].(int64) == 1, live: r[4].(int64) == 1}
-		if old := v.instances[k.instance].Old; old != nil && old.JKT == r[0].(string) {
-			k.until = old.Until
+		jkt := r[0].(string)
+		v.keys[jkt] = keyView{
+			agent: r[1].(string), instance: r[2].(string), registered: r[3].(int64) == 1, live: r[4].(int64) == 1, until: fromMillis(r[5].(int64)),
 		}
-		v.keys[r[0].(string)] = k
+		if !v.keys[jkt].live {
+			v.endKey(jkt)
+		}
 		return nil
 	})
 	if err != nil {
@@ -211,8 +217,9 @@ func (v *views) addInstance(i counterfoil.Instance) {
 // endInstance marks an instance dead; its keys are ended on their own.
 func (v *views) endInstance(id string) {
 	i := v.instances[id]
-	i.Status = counterfoil.Ended
+	i.Status, i.Old = counterfoil.Ended, nil
 	v.instances[id] = i
+	delete(v.rotated, id)
 }
 
 func (v *views) endKey(jkt string) {
@@ -486,6 +493,10 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 	}
 	if r, ok := v.audiences[c.Audience]; ok && (r.status != counterfoil.Active || !c.Issued.After(r.before)) {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "resource %q is suspended, or was since the token was issued", r.name)
+	}
+	// What it was called when it was revoked is known as long as a token of then could be.
+	if d, ok := v.dead[deadKey{counterfoil.TargetResource, c.Audience}]; ok && (d.Before.IsZero() || !c.Issued.After(d.Before)) {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the resource was revoked since the token was issued")
 	}
 	if c.Task != "" {
 		if t := v.tasks[c.Task]; t == nil || t.Agent != c.Agent || !t.Live(s.opt.Now()) {

@@ -80,6 +80,10 @@ ALTER TABLE instances ADD COLUMN old_jkt TEXT NOT NULL DEFAULT '';
 ALTER TABLE instances ADD COLUMN old_jwk TEXT NOT NULL DEFAULT '';
 ALTER TABLE instances ADD COLUMN old_alg TEXT NOT NULL DEFAULT '';
 ALTER TABLE instances ADD COLUMN old_until INTEGER NOT NULL DEFAULT 0;
+
+-- Until when a key is taken that its instance had when it rotated; 0: no end.
+ALTER TABLE keys ADD COLUMN until INTEGER NOT NULL DEFAULT 0;
+
 CREATE INDEX codes_agent ON codes (agent);
 
 -- How calls with an Idempotency-Key ended.
@@ -95,6 +99,7 @@ CREATE TABLE outcomes (
 	UNIQUE (agent, task, key)
 ) STRICT;
 CREATE INDEX outcomes_at ON outcomes (at);
+CREATE INDEX outcomes_kept ON outcomes (agent) WHERE result IS NOT NULL;
 
 -- Receivers of shared signals, and how far each has got.
 CREATE TABLE streams (
