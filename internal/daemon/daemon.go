@@ -486,6 +486,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	d.opt.Log.Info("stopping: no new requests are taken, those in flight are finished", "limit", d.cfg.Limits.Drain.String())
 	d.drain()
 	stop()
 	background.Wait()

@@ -72,7 +72,7 @@ func (n *Notify) read() (notify.Config, error) {
 // addresses of those who may decide.
 func message(registry *counterfoil.Registry, n approval.Notice) notify.Message {
 	m := notify.Message{
-		Event: n.Event, Approval: n.Approval, State: n.State, Agent: n.Agent, Tool: n.Tool, Class: n.Class, Tier: n.Tier,
+		Event: n.Event, Approval: n.Approval, State: n.State, Agent: n.Agent, Tool: n.Tool, Class: n.Class, Tier: n.Tier, Task: n.Task, Purpose: n.Purpose,
 		Digest: n.Digest, Sentence: n.Sentence, Expires: n.Expires, URL: n.URL,
 	}
 	for _, name := range n.People {

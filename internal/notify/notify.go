@@ -38,6 +38,8 @@ type Message struct {
 	Tool     string
 	Class    string
 	Tier     string
+	Task     string // that the call is made in, by its id; and its purpose, in the agent's words
+	Purpose  string
 	Digest   string // what is signed
 	Sentence string // by the operator's template; may hold what a sender wrote
 	Expires  time.Time

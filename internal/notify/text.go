@@ -65,6 +65,8 @@ func (m *Message) lines() [][2]string {
 	add("Tool", m.Tool)
 	add("Class", m.Class)
 	add("Tier", m.Tier)
+	add("Task", m.Task)
+	add("Purpose (in the agent's words)", m.Purpose)
 	add("State", m.State)
 	if !m.Expires.IsZero() {
 		name := "Decide by"

@@ -196,6 +196,8 @@ type webhookData struct {
 	Tool     string `json:"tool,omitzero"`
 	Class    string `json:"class,omitzero"`
 	Tier     string `json:"tier,omitzero"`
+	Task     string `json:"task,omitzero"`
+	Purpose  string `json:"purpose,omitzero"`
 	Digest   string `json:"digest,omitzero"`
 	Sentence string `json:"sentence,omitzero"`
 	Expires  string `json:"expires,omitzero"`
@@ -205,7 +207,7 @@ type webhookData struct {
 func (w *webhook) send(ctx context.Context, id string, m *Message) error {
 	now := w.now()
 	body := webhookBody{Type: "approval." + m.Event, Timestamp: now.UTC().Format(time.RFC3339), Data: webhookData{
-		Approval: m.Approval, State: m.State, Agent: m.Agent, Tool: m.Tool, Class: m.Class, Tier: m.Tier,
+		Approval: m.Approval, State: m.State, Agent: m.Agent, Tool: m.Tool, Class: m.Class, Tier: m.Tier, Task: m.Task, Purpose: m.Purpose,
 		Digest: m.Digest, Sentence: m.Sentence, URL: m.URL,
 	}}
 	if !m.Expires.IsZero() {

@@ -10,8 +10,9 @@
 // callers as there are.
 //
 // After a commit and before its callers are answered, the views in memory
-// (registry, life cycles, instances, keys, pins) are brought up to date:
-// acknowledged means visible, and no request waits for a read of the database.
+// (registry, life cycles, instances, keys, pins, open tasks, what is revoked) are
+// brought up to date: acknowledged means visible, and no request waits for a read of
+// the database. Whoever follows what is revoked is told of it then, too.
 //
 // Guarantees, and to whom:
 //

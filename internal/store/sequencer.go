@@ -480,6 +480,7 @@ func (q *sequencer) learn(v *views) {
 		v.forget(d)
 	}
 	if v.changes == before {
+		q.store.steps.begin(q.tree.Size() - 1)
 		return
 	}
 	at, _ := ledger.ParseTime(b.at) // the sequencer wrote it

@@ -57,6 +57,17 @@ func (f *trail) add(s counterfoil.RevocationStep) {
 	}
 }
 
+// begin is called by the sequencer after a commit that changed nothing. The trail of an
+// empty log begins with its first entries: whoever follows has an index to ask after,
+// and waits for what comes.
+func (f *trail) begin(seq int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seq < 0 {
+		f.seq, f.snapshot = seq, nil
+	}
+}
+
 // after returns the steps after one, in order; behind is true where they are not all at
 // hand. Where there are none, grown is closed by the next.
 func (f *trail) after(seq int64, now func() time.Time) (feed counterfoil.RevocationFeed, behind bool, grown <-chan struct{}) {
