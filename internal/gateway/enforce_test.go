@@ -392,6 +392,13 @@ func TestWhatTakesNothingHasNoReceipt(t *testing.T) {
 	if e := w.enforced(2)[1]; e.View.Seq != index {
 		t.Errorf("the second entry is %+v", e)
 	}
+	// A person has no token, and no agent here; that they may do nothing is in force at once.
+	w.apply(func(reg *counterfoil.Registry) { reg.People["dee"] = &counterfoil.Person{Name: "dee"} })
+	w.log.apply(w.registry)
+	index = w.log.revokeTarget(counterfoil.TargetPerson, "dee")
+	if e := w.enforced(3)[2]; e.View.Seq != index || e.Detail["streams"] != float64(0) {
+		t.Errorf("the third entry is %+v", e)
+	}
 }
 
 // TestAPanickingFeedEndsNothing: it is asked again, and the gateway goes on.

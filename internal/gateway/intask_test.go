@@ -62,10 +62,10 @@ func TestACallIsCoveredByItsTaskAndThoseAboveIt(t *testing.T) {
 		{"a task without a list", func(a *actor) { a.begin(nil) }, toolCall("region", `{}`), ""},
 		{"a task that lists it", func(a *actor) { a.begin(only("region", "typed")) }, toolCall("region", `{}`), ""},
 		{"a task that does not", func(a *actor) { a.begin(only("typed")) }, toolCall("region", `{}`), counterfoil.OutsideTask},
-		{"its parent lists it", func(a *actor) { a.begin(under(a.begin(only("region")), nil)) }, toolCall("region", `{}`), ""},
-		{"its parent does not", func(a *actor) { a.begin(under(a.begin(only("typed")), nil)) }, toolCall("region", `{}`), counterfoil.OutsideTask},
+		{"its parent lists it", func(a *actor) { a.begin(under(a.begin(only("region", "typed")), only("region"))) }, toolCall("region", `{}`), ""},
+		{"its parent does not", func(a *actor) { a.begin(under(a.begin(only("typed")), only("typed"))) }, toolCall("region", `{}`), counterfoil.OutsideTask},
 		{"its parent's parent does not", func(a *actor) {
-			a.begin(under(a.begin(under(a.begin(only("typed")), nil)), nil))
+			a.begin(under(a.begin(under(a.begin(only("typed")), only("typed"))), only("typed")))
 		}, toolCall("region", `{}`), counterfoil.OutsideTask},
 		{"resources", func(a *actor) { a.begin(only("resources")) }, readResource, ""},
 		{"no resources", func(a *actor) { a.begin(only("region")) }, readResource, counterfoil.OutsideTask},
@@ -277,7 +277,7 @@ func TestListsShowWhatTheTaskIncludes(t *testing.T) {
 		{func() {}, "get_balance region typed pay"},
 		{func() { a.begin(nil) }, "get_balance region typed pay"},
 		{func() { a.begin(only("region", "pay", "list_payees")) }, "region pay"},
-		{func() { a.begin(under(a.begin(only("region")), nil)) }, "region"},
+		{func() { a.begin(under(a.begin(only("region", "pay")), only("region"))) }, "region"},
 	} {
 		tc.begin()
 		if got := shown(); got != tc.want {

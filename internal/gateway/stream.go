@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -18,6 +20,9 @@ const (
 	// net, so that whatever becomes of the first a revoked agent's stream is cut well
 	// within a second.
 	lookInterval = 250 * time.Millisecond
+
+	// lastWordLimit is how long a client whose call was cut may take to read why.
+	lastWordLimit = 200 * time.Millisecond
 
 	// writeLimit is how long a client may take to read one event.
 	writeLimit = 30 * time.Second
@@ -167,7 +172,9 @@ func (c *call) stream(reply *reply) outcome {
 			if endless && (errors.Is(err, io.EOF) || c.ctx.Err() != nil) {
 				return outcome{name: succeeded}
 			}
-			return c.cut(reply, err)
+			o := c.cut(reply, err)
+			c.lastWord(out, o)
+			return o
 		}
 		last, o, err := c.event(&ev)
 		if err != nil {
@@ -200,6 +207,24 @@ func (c *call) cut(reply *reply, err error) outcome {
 		c.gateway.cfg.Log.Warn("a stream ended without its answer", "request_id", c.id, "err", err)
 	}
 	return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
+}
+
+// lastWord tells the client of a call that was cut why it gets no answer. The client may
+// be the reason, or not read: it has a moment for it, and no more.
+func (c *call) lastWord(out *streamWriter, o outcome) {
+	if c.r == nil || c.message.kind != request || o.code == "" {
+		return
+	}
+	why := c.explain(c.faultOf(o.code))
+	b, err := json.Marshal(rpcError{Code: why.Code.Wire().Status, Message: why.Code.Wire().Title(), Data: why})
+	if err != nil {
+		return
+	}
+	ev := event{data: encodeRPC(c.message.id, "error", b)}
+	if out.limit(time.Now().Add(lastWordLimit)) == nil {
+		_, _ = out.w.Write(ev.append(out.buf[:0]))
+		_ = out.control.Flush()
+	}
 }
 
 // event changes an event on its way to the client. It reports whether it was
