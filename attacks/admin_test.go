@@ -60,7 +60,8 @@ func TestEveryOperationByEverybody(t *testing.T) {
 	eve, aud, adm := o.Approver("eve"), o.Approver("aud"), o.Approver("adm")
 	late := o.Approver("ana")
 	o.Clock.Advance(15 * time.Minute) // which ends every session
-	id := o.ask(o.clerk, atTill, o.payment())
+	id, task := o.ask(o.clerk, atTill, o.payment()), o.open(o.rival, plainTask)
+	revocation := o.revoke(counterfoil.TargetTask, o.open(o.rival, plainTask))
 	for _, p := range []*counterfoiltest.Approver{o.bo, eve, aud, adm} {
 		p.Login()
 	}
@@ -78,7 +79,14 @@ func TestEveryOperationByEverybody(t *testing.T) {
 		if strings.HasSuffix(op.path, "/offboard") {
 			agent = "weeder" // whom nothing else is asked about
 		}
-		path := strings.NewReplacer("{id}", id, "{name}", agent, "{index}", "0").Replace(op.path)
+		one, index := id, int64(0)
+		switch {
+		case strings.Contains(op.path, "/tasks/"):
+			one = task
+		case strings.Contains(op.path, "/revocations/"):
+			index = revocation
+		}
+		path := strings.NewReplacer("{id}", one, "{name}", agent, "{index}", fmt.Sprint(index)).Replace(op.path)
 		if strings.HasSuffix(path, "/chain") {
 			path += "?approval=" + id
 		}

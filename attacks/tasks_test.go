@@ -480,17 +480,20 @@ func TestCallsInFlightWhenATaskEnds(t *testing.T) {
 	g.works("the control", g.sendCall(g.callBy(g.batch, token, g.BankURL(), "get_balance", honestArguments)))
 	from := g.size()
 	requests = append(requests[:50], append([]*http.Request{g.request(owner)}, requests[50:]...)...)
-	silent := 0
+	cut := 0
 	for i, got := range g.atOnce(requests) {
 		if i == 50 {
 			g.works("completing", got)
 		} else if got.passed() && !strings.Contains(string(got.body), `"content"`) {
-			silent++ // its stream was cut, and the log says that nobody knows how it ended
+			cut++ // it was under way, and nobody knows how it ended
+			if !strings.Contains(string(got.body), `"code":"task_closed"`) {
+				t.Errorf("TL2: a call that was cut is not told why: %v", got)
+			}
 		} else if !got.passed() {
 			g.says("TL2", got, 401, counterfoil.TaskClosed)
 		}
 	}
-	t.Logf("%d answers that were under way were cut", silent)
+	t.Logf("%d answers that were under way were cut", cut)
 	g.says("TL2: a call after", g.sendCall(g.callBy(g.batch, token, g.BankURL(), "get_balance", honestArguments)), 401, counterfoil.TaskClosed)
 	closed := int64(-1)
 	for _, e := range g.since(from) {
