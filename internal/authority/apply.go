@@ -137,6 +137,11 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 			Kind: ch.Kind, Name: ch.Name, Verb: ch.Verb, Fields: ch.Fields,
 			Diff: diffOf(ch.Verb, nounOf(base, ch.Kind, ch.Name), noun),
 		})
+		if ch.Kind == counterfoil.KindResource {
+			if status, _ := a.cfg.Store.ResourceStatus(ch.Name); status != counterfoil.Active {
+				c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Resource %[1]s is suspended and takes no call; to put it back in force: counterfoil resource resume %[1]s", ch.Name))
+			}
+		}
 		if ch.Verb == manifest.Unchanged {
 			continue
 		}
@@ -156,6 +161,12 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 				continue
 			}
 			before := base.Agents[ch.Name]
+			if before == nil || before.Owner != agent.Owner {
+				if why := a.ownerGone(agent.Owner, base, next); why != "" {
+					c.result.Problems = append(c.result.Problems, fmt.Sprintf("Agent %s: %s", ch.Name, why))
+					continue
+				}
+			}
 			if why := narrowed(before, agent); why != "" {
 				c.store.Void = append(c.store.Void, agent.Name)
 				c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Agent %s: %s, so every token that it has is void", agent.Name, why))

@@ -26,6 +26,7 @@ const (
 // A Store is what the engine needs of the store: what is live, and decisions.
 type Store interface {
 	Directory
+	Standing
 	Recorder
 	Registrar
 	ProposalStore
@@ -120,9 +121,10 @@ type Definition struct {
 type Authority struct {
 	cfg      Config
 	keys     keyCache
-	agents   *Limiter // by authenticated agent
-	sources  *Limiter // by address, charged for what is refused before authentication
-	leaks    *Limiter // by address, charged for each report
+	agents   *Limiter      // by authenticated agent
+	sources  *Limiter      // by address, charged for what is refused before authentication
+	leaks    *Limiter      // by address, charged for each report
+	reports  chan struct{} // has one for each report of a leak that is looked at
 	refusals aggregate
 
 	mu      sync.Mutex // held while the registry changes
@@ -151,6 +153,7 @@ func New(cfg Config) (*Authority, error) {
 		agents:  NewLimiter(agentRate, agentBurst),
 		sources: NewLimiter(sourceRate, sourceBurst),
 		leaks:   NewLimiter(leakRate, leakBurst),
+		reports: make(chan struct{}, maxReports),
 	}
 	a.refusals.since = cfg.Now()
 	return a, a.reload()

@@ -18,6 +18,11 @@ type clientForm struct {
 // Section 2.3: a client uses one authentication method per request. Whoever sends a
 // second is confused about which one counts.
 func oneMethod(form url.Values, authorization []string) error {
+	if len(authorization) > 0 && !form.Has("client_assertion") && !form.Has("client_assertion_type") && !form.Has("client_secret") {
+		// RFC 6749, Section 5.2: it attempted to authenticate by the header, which no
+		// client does here.
+		return credential.RefuseClient("")
+	}
 	if len(authorization) > 0 {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the Authorization header has no use here: authenticate with client_assertion alone")
 	}

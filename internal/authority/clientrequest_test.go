@@ -229,3 +229,48 @@ func TestOneAssertionOneRequest(t *testing.T) {
 		t.Errorf("%d were served", done)
 	}
 }
+
+// Where the log was restored, an assertion that may have been used in the time that is
+// lost is refused; one that was made later is taken.
+func TestAssertionsOfATimeThatIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	restored := w.clock.Now()
+	sound := w.a
+	restarted := w.house.authority(func(c *authority.Config) { c.NotBefore = restored })
+	w.a = restarted
+	w.clock.Advance(time.Second)
+	key := w.keys["payroll"]
+	assertion := func(iat, exp time.Time) url.Values {
+		claims := `{"iss":"payroll","sub":"payroll","aud":"` + issuer + `","exp":` + stamp(exp) + `,"jti":"` + counterfoil.NewID("x") + `"`
+		if !iat.IsZero() {
+			claims += `,"iat":` + stamp(iat)
+		}
+		return url.Values{
+			"client_assertion_type": {authority.AssertionTypeJWT},
+			"client_assertion":      {w.jws(key, `{"alg":"ES256","typ":"client-authentication+jwt"}`, claims+"}")},
+		}
+	}
+	minute := func(t time.Time) time.Time { return t.Add(time.Minute) }
+	after := w.clock.Now()
+	for _, tt := range []struct {
+		name     string
+		iat, exp time.Time
+		code     counterfoil.Code
+	}{
+		{"before", restored.Add(-time.Second), minute(restored), counterfoil.AssertionExpired},
+		{"at that time", restored, minute(restored), counterfoil.AssertionExpired},
+		{"later", after, minute(after), ""},
+		{"at no time that it says", time.Time{}, minute(restored), counterfoil.AssertionExpired},
+		{"at no time that it says, and not long before", time.Time{}, restored.Add(2 * time.Minute), counterfoil.AssertionExpired},
+		{"at no time that it says, which was later", time.Time{}, restored.Add(2*time.Minute + time.Second), ""},
+	} {
+		for _, e := range w.endpoints() {
+			wantCode(t, e.name+", "+tt.name, e.send(assertion(tt.iat, tt.exp)), tt.code)
+			// The control: of a log that lost nothing each is taken.
+			w.a, restarted = sound, w.a
+			wantCode(t, e.name+" of a sound log, "+tt.name, e.send(assertion(tt.iat, tt.exp)), "")
+			w.a = restarted
+		}
+	}
+}

@@ -180,6 +180,9 @@ func (a *Authority) useProof(ctx context.Context, proof credential.Proof) error 
 // commit records the token and signs it, in this order.
 func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, error) {
 	who, g := at.who, at.granted
+	if err := a.afterMark(at); err != nil {
+		return TokenResponse{}, err
+	}
 	claims := credential.TokenClaims{
 		Issuer: a.cfg.Issuer, Audience: at.target.id, Subject: who.agent.Name, ClientID: who.agent.Name,
 		ID: counterfoil.NewID("tok_"), IssuedAt: at.now, NotBefore: at.now, Expires: a.ends(at),
@@ -214,6 +217,17 @@ func (a *Authority) commit(ctx context.Context, at *attempt) (TokenResponse, err
 		AccessToken: token, TokenType: "DPoP", ExpiresIn: int64(claims.Expires.Sub(at.now) / time.Second),
 		Scope: g.scope(), Details: g.details,
 	}, nil
+}
+
+// afterMark refuses for a moment a token that would be void from its beginning: its
+// resource was revoked in the second that the token would say that it is of, and is back
+// in force. That it is out of force is for the store to say.
+func (a *Authority) afterMark(at *attempt) error {
+	status, voided := a.cfg.Store.ResourceStatus(at.target.name)
+	if status == counterfoil.Active && !at.now.Truncate(time.Second).After(voided) {
+		return counterfoil.Refuse(counterfoil.RateLimited, "the resource was revoked within this second, and every token of then is void: ask again in a second")
+	}
+	return nil
 }
 
 // ends is when the token of an attempt expires: never after its task, and never after

@@ -20,6 +20,10 @@ const (
 	leakFloor = 100 * time.Millisecond
 
 	leakReason = "reported as leaked"
+
+	// maxReports is how many reports are looked at at once, of all addresses together:
+	// each makes us check signatures and keys for somebody whom nobody knows.
+	maxReports = 4
 )
 
 // A LeakRequest is a report of something that leaked, from anyone.
@@ -37,7 +41,7 @@ type LeakRequest struct {
 //
 // Whoever reports learns nothing: the answer is the same, and takes as long, whether
 // there was something to revoke, nothing, or nonsense. A refusal is of its size or of
-// too many from one address; a fault says that the report has to come again.
+// too many, from one address or at once; a fault says that the report has to come again.
 func (a *Authority) Leaked(ctx context.Context, req LeakRequest) error {
 	if a.cfg.Tokens == nil {
 		return errors.New("taking a report of a leak: nobody is there who checks tokens")
@@ -50,13 +54,25 @@ func (a *Authority) Leaked(ctx context.Context, req LeakRequest) error {
 	}
 	floor := time.NewTimer(leakFloor)
 	defer floor.Stop()
-	var errs []error
-	for _, l := range recognise(req.Body, req.ContentType) {
-		errs = append(errs, a.burn(ctx, &req, l))
+	select {
+	case a.reports <- struct{}{}:
+	default:
+		return counterfoil.Refuse(counterfoil.RateLimited, "too many reports at this moment")
 	}
+	err := a.burnAll(ctx, &req)
 	select {
 	case <-floor.C:
 	case <-ctx.Done(): // nobody is there to tell the time
+	}
+	return err
+}
+
+// burnAll revokes everything that a report has, and lets the next report in.
+func (a *Authority) burnAll(ctx context.Context, req *LeakRequest) error {
+	defer func() { <-a.reports }()
+	var errs []error
+	for _, l := range recognise(req.Body, req.ContentType) {
+		errs = append(errs, a.burn(ctx, req, l))
 	}
 	return errors.Join(errs...)
 }

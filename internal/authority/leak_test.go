@@ -253,3 +253,46 @@ func TestLeakedSigningKey(t *testing.T) {
 		t.Error("something is recorded")
 	}
 }
+
+// slow is who checks tokens, and takes until it is let go.
+type slow struct {
+	began chan struct{}
+	end   chan struct{}
+}
+
+func (s slow) Inspect(context.Context, string) (credential.Token, error) {
+	s.began <- struct{}{}
+	<-s.end
+	return credential.Token{}, counterfoil.Refuse(counterfoil.TokenMalformed, "it is none")
+}
+
+// So many reports are looked at at once, of however many addresses; when one is done
+// the next is taken. That the answer waits for its time keeps nobody out.
+func TestReportsAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tokens := slow{make(chan struct{}), make(chan struct{})}
+	a := w.house.authority(func(c *authority.Config) { c.Tokens = tokens })
+	token := w.mustAsk("payroll", "bank", nil).AccessToken
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	report := func(ctx context.Context, n int, body string) error {
+		from := netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
+		return a.Leaked(ctx, authority.LeakRequest{Body: []byte(body), Source: from})
+	}
+	done := make(chan error, authority.MaxReports)
+	for n := range authority.MaxReports {
+		go func() { done <- report(gone, n, token) }()
+		<-tokens.began
+	}
+	wantCode(t, "one more", report(gone, 100, "x"), counterfoil.RateLimited)
+	close(tokens.end)
+	for range authority.MaxReports {
+		if err := <-done; err != nil {
+			t.Errorf("one of those: %v", err)
+		}
+	}
+	for n := range 2 * authority.MaxReports {
+		wantCode(t, "afterwards", report(gone, n, "x"), "")
+	}
+}

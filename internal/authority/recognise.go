@@ -10,6 +10,8 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"maps"
@@ -71,12 +73,37 @@ func (k *leakedKey) proves() bool {
 // recognise finds the secrets of ours in a report, whatever form it has: a form, JSON
 // with strings and keys anywhere in it, or text. It finds each once, and few.
 func recognise(body []byte, contentType string) []leak {
-	f := finder{seen: map[string]bool{}}
+	f := newFinder()
+	f.report(body, contentType)
+	return f.found
+}
+
+// Bounds on the work that one report makes. To parse a private key is arithmetic whose
+// cost grows with the cube of its size.
+const (
+	maxParsed  = 4 * maxLeaks // keys in one report, whether they are any
+	maxPrivate = 5 << 10      // bytes of a key; one of RSA with maxRSA bits has fewer
+	maxRSA     = 8192         // bits, as of public keys that are taken
+)
+
+// A finder looks for secrets in one report.
+type finder struct {
+	found  []leak
+	seen   map[string]bool            // what was found
+	tried  map[[sha256.Size]byte]bool // hashes of the keys that were looked at, so that none is twice
+	parsed int                        // how many were parsed
+}
+
+func newFinder() *finder {
+	return &finder{seen: map[string]bool{}, tried: map[[sha256.Size]byte]bool{}}
+}
+
+func (f *finder) report(body []byte, contentType string) {
 	kind, _, _ := strings.Cut(contentType, ";")
 	form := strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded")
 	if ijson.Check(body) == nil {
 		f.json(body)
-		return f.found
+		return
 	}
 	// As it is, form or not: a file that is sent as a form without being encoded as one.
 	f.text(string(body))
@@ -87,12 +114,6 @@ func recognise(body []byte, contentType string) []leak {
 			}
 		}
 	}
-	return f.found
-}
-
-type finder struct {
-	found []leak
-	seen  map[string]bool
 }
 
 func (f *finder) add(key string, l leak) {
@@ -111,90 +132,135 @@ func (f *finder) any(s string) {
 	f.text(s)
 }
 
-// json looks at every string and every object of JSON that passed ijson.Check.
+// json looks at every string and every object of JSON that passed ijson.Check, each
+// once, however deep it is.
 func (f *finder) json(b []byte) {
 	dec := jsontext.NewDecoder(bytes.NewReader(b))
+	var open []privateJWK // of each array or object around
+	var name string
 	for len(f.found) < maxLeaks {
-		switch dec.PeekKind() {
-		case '{':
-			start := dec.InputOffset()
-			rest := b[start:]
-			if i := bytes.IndexByte(rest, '{'); i >= 0 {
-				f.object(rest[i:])
-			}
-		case jsontext.KindInvalid:
-			return // the end
-		}
 		tok, err := dec.ReadToken()
 		if err != nil {
-			return
+			return // the end
 		}
-		if tok.Kind() == '"' {
-			f.text(tok.String())
+		switch tok.Kind() {
+		case '{', '[':
+			open = append(open, privateJWK{})
+		case '}', ']':
+			f.jwk(&open[len(open)-1])
+			open = open[:len(open)-1]
+		case '"':
+			s := tok.String()
+			f.text(s)
+			switch in, n := dec.StackIndex(dec.StackDepth()); {
+			case in == '{' && n%2 == 1:
+				name = s
+			case in == '{':
+				open[len(open)-1].set(name, s)
+			}
 		}
 	}
 }
 
-// object looks at an object that b begins with: whether it is a private JWK.
-func (f *finder) object(b []byte) {
-	value, err := jsontext.NewDecoder(bytes.NewReader(b)).ReadValue()
-	if err != nil || ijson.Check(value) != nil {
+// key looks at a key that was not looked at before, of which text is all that parse
+// reads.
+func (f *finder) key(text string, parse func() *leakedKey) {
+	hash := sha256.Sum256([]byte(text))
+	if f.tried[hash] || f.parsed >= maxParsed {
 		return
 	}
-	f.key(privateJWK(value))
+	f.tried[hash] = true
+	f.parsed++
+	if k := parse(); k != nil {
+		f.add(k.thumbprint(), leak{private: k})
+	}
 }
 
-func (f *finder) key(k *leakedKey) {
-	if k != nil {
-		f.add(k.thumbprint(), leak{private: k})
+func (f *finder) jwk(j *privateJWK) {
+	if j.D == "" || j.Kty == "" {
+		return
+	}
+	if text := strings.Join([]string{j.Kty, j.Crv, j.N, j.E, j.D}, "\x00"); len(text) <= maxPrivate {
+		f.key(text, j.key)
+	}
+}
+
+func (f *finder) pem(text string) {
+	// Twice as much, for base64 and the ends of lines.
+	if len(text) > 2*maxPrivate {
+		return
+	}
+	block, _ := pem.Decode([]byte(text))
+	if block != nil && len(block.Bytes) <= maxPrivate {
+		f.key(block.Type+"\x00"+string(block.Bytes), func() *leakedKey { return privatePEM(block) })
 	}
 }
 
 // What secrets look like in a text.
 var (
 	codeText = regexp.MustCompile(`cfe_[a-z2-7]{33}`)
-	jwtText  = regexp.MustCompile(`[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`)
+	// The header of a JWT is an object; most of what else looks so is a domain name or
+	// a version.
+	jwtText  = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{13,}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`)
 	pemText  = regexp.MustCompile(`(?s)-----BEGIN (?:EC |RSA )?PRIVATE KEY-----.*?-----END (?:EC |RSA )?PRIVATE KEY-----`)
 	jwkText  = regexp.MustCompile(`\{[^{}]*"kty"[^{}]*\}`)
 )
 
+// text looks at a text as it is, and as it was before it became a part of an address.
 func (f *finder) text(s string) {
+	f.look(s)
+	if plain := unescaped(s); plain != s {
+		f.look(plain)
+	}
+}
+
+func (f *finder) look(s string) {
 	for _, m := range codeText.FindAllString(s, maxLeaks) {
 		if hash, err := counterfoil.ParseEnrolmentCode(m); err == nil {
 			f.add(m, leak{code: &hash})
 		}
 	}
 	for _, m := range jwtText.FindAllString(s, maxLeaks) {
-		// The header of a JWT is an object; most of what else looks so is a domain
-		// name or a version.
-		if strings.HasPrefix(m, "eyJ") && len(m) <= credential.MaxToken {
+		if len(m) <= credential.MaxToken {
 			f.add(m, leak{token: m})
 		}
 	}
-	for _, m := range pemText.FindAllString(s, maxLeaks) {
-		// In files of settings the ends of lines are written out.
-		f.key(privatePEM(strings.ReplaceAll(m, `\n`, "\n")))
+	for _, m := range rejoined(s) {
+		f.add(m, leak{token: m})
 	}
-	for _, m := range jwkText.FindAllString(s, maxLeaks) {
-		f.object([]byte(m))
+	for _, m := range pemText.FindAllString(s, maxParsed) {
+		f.pem(straight(m))
+	}
+	for _, m := range jwkText.FindAllString(s, maxParsed) {
+		var j privateJWK
+		if b := []byte(m); ijson.Check(b) == nil && ijson.UnmarshalLax(b, &j) == nil {
+			f.jwk(&j)
+		}
 	}
 }
 
 // privatePEM reads a private key in PEM: PKCS #8, SEC 1 or PKCS #1 (RFC 5958, RFC
 // 5915, RFC 8017). The public half is computed from it, or checked against it.
-func privatePEM(text string) *leakedKey {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil
-	}
+func privatePEM(block *pem.Block) *leakedKey {
 	var key any
 	var err error
 	switch block.Type {
 	case "PRIVATE KEY":
+		var outer struct {
+			Version   int
+			Algorithm pkix.AlgorithmIdentifier
+			Key       []byte
+		}
+		if _, err := asn1.Unmarshal(block.Bytes, &outer); err != nil || outer.Algorithm.Algorithm.Equal(rsaEncryption) && !fewBits(outer.Key) {
+			return nil
+		}
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
 	case "RSA PRIVATE KEY":
+		if !fewBits(block.Bytes) {
+			return nil
+		}
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	}
 	if signer, ok := key.(crypto.Signer); ok && err == nil {
@@ -203,18 +269,47 @@ func privatePEM(text string) *leakedKey {
 	return nil
 }
 
-// privateJWK reads a private JWK (RFC 7518, Section 6; RFC 8037, Section 2).
-func privateJWK(b []byte) *leakedKey {
-	var j struct {
-		Kty string `json:"kty"`
-		Crv string `json:"crv"`
-		N   string `json:"n"`
-		E   string `json:"e"`
-		D   string `json:"d"`
+// rsaEncryption is what PKCS #8 calls an RSA key (RFC 8017, Appendix A.1).
+var rsaEncryption = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
+
+// fewBits reports whether a PKCS #1 private key is of a size that is taken, by its
+// modulus alone. Nothing is computed.
+func fewBits(der []byte) bool {
+	var k struct {
+		Version int
+		N       *big.Int
 	}
-	if err := ijson.UnmarshalLax(b, &j); err != nil || j.D == "" {
-		return nil
+	_, err := asn1.Unmarshal(der, &k)
+	return err == nil && k.N.Sign() > 0 && k.N.BitLen() <= maxRSA
+}
+
+// A privateJWK is what a private JWK has that is looked at (RFC 7518, Section 6; RFC
+// 8037, Section 2).
+type privateJWK struct {
+	Kty string `json:"kty"`
+	Crv string `json:"crv"`
+	N   string `json:"n"`
+	E   string `json:"e"`
+	D   string `json:"d"`
+}
+
+func (j *privateJWK) set(name, value string) {
+	switch name {
+	case "kty":
+		j.Kty = value
+	case "crv":
+		j.Crv = value
+	case "n":
+		j.N = value
+	case "e":
+		j.E = value
+	case "d":
+		j.D = value
 	}
+}
+
+// key returns the private key that it is, or nil.
+func (j *privateJWK) key() *leakedKey {
 	d, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(j.D, "="))
 	if err != nil {
 		return nil

@@ -4,9 +4,12 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/url"
 	"slices"
 	"strings"
@@ -224,4 +227,122 @@ func FuzzRecognise(f *testing.F) {
 			}
 		}
 	})
+}
+
+// padded is a P-256 key in PKCS #8 with attributes of so many bytes after it (RFC 5958,
+// Section 2), which nobody looks at.
+func padded(t *testing.T, size int) (jkt, text string) {
+	t.Helper()
+	key, err := credential.GenerateKey(credential.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := credential.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+		More      []byte `asn1:"tag:0,optional"`
+	}
+	if _, err := asn1.Unmarshal(der, &p); err != nil {
+		t.Fatal(err)
+	}
+	p.More = make([]byte, size)
+	if der, err = asn1.Marshal(p); err != nil {
+		t.Fatal(err)
+	}
+	return public.Thumbprint(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// A report makes little work, whatever is in it: a key that is too large is not parsed,
+// none is parsed twice, and few are.
+func TestReportsMakeLittleWork(t *testing.T) {
+	t.Parallel()
+	look := func(body string) *finder {
+		f := newFinder()
+		f.report([]byte(body), "")
+		return f
+	}
+	jkt, small := padded(t, 3<<10)
+	_, large := padded(t, maxPrivate)
+	if f := look(small); f.parsed != 1 || !slices.Equal(words(f.found), []string{jkt}) {
+		t.Errorf("a small one: %d parsed, %q", f.parsed, words(f.found))
+	}
+	for name, body := range map[string]string{
+		"a large one": large, "a large one in JSON": fmt.Sprintf("[%q]", large),
+		"all of a report": "-----BEGIN RSA PRIVATE KEY-----\n" + strings.Repeat("A", 40<<10) + "\n-----END RSA PRIVATE KEY-----",
+		"a large JWK":     `{"kty":"RSA","n":"` + strings.Repeat("A", maxPrivate) + `","e":"AQAB","d":"AQ"}`,
+	} {
+		if f := look(body); f.parsed != 0 || len(f.found) != 0 {
+			t.Errorf("%s: %d parsed, %q", name, f.parsed, words(f.found))
+		}
+	}
+	// The same again, in other lines, and as a text within a text.
+	_, jwk, text := privateOf(t, credential.ES256)
+	junk := "-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n"
+	for name, tt := range map[string]struct {
+		body   string
+		parsed int
+	}{
+		"a key often":            {strings.Repeat(text, 40), 1},
+		"a key in other lines":   {text + strings.ReplaceAll(text, "\n", `\n`), 1},
+		"what is none, often":    {strings.Repeat(junk, 200), 1},
+		"none in many strings":   {"[" + strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", junk), 200), ",") + "]", 1},
+		"a JWK often":            {"[" + strings.TrimSuffix(strings.Repeat(jwk+",", 40), ",") + "]", 1},
+		"a JWK within and again": {`{"a":{"b":{"c":` + jwk + `}},"d":` + fmt.Sprintf("%q", jwk) + `}`, 1},
+	} {
+		if f := look(tt.body); f.parsed != tt.parsed {
+			t.Errorf("%s: %d parsed, want %d", name, f.parsed, tt.parsed)
+		}
+	}
+	var many strings.Builder
+	many.WriteString(text)
+	for i := range 10 * maxParsed {
+		der := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "no key %06d", i))
+		fmt.Fprintf(&many, "-----BEGIN RSA PRIVATE KEY-----\n%s\n-----END RSA PRIVATE KEY-----\n", der)
+	}
+	if f := look(many.String()); f.parsed != maxParsed || len(f.found) != 1 {
+		t.Errorf("of many %d are parsed, and %d found", f.parsed, len(f.found))
+	}
+}
+
+// An RSA key is parsed when its modulus is of a size that is taken, as its first number
+// says it.
+func TestLargeModuliAreNotParsed(t *testing.T) {
+	t.Parallel()
+	of := func(bits uint) []byte {
+		t.Helper()
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		der, err := asn1.Marshal(struct {
+			Version int
+			N, E, D *big.Int
+		}{0, n, big.NewInt(65537), big.NewInt(3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	if !fewBits(of(maxRSA)) {
+		t.Errorf("%d bits are too many", maxRSA)
+	}
+	for name, der := range map[string][]byte{"one bit more": of(maxRSA + 1), "many more": of(4 * maxRSA), "no number": []byte("x"), "nothing": nil} {
+		if fewBits(der) {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	key, want := rsaOf(t)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := words(recognise(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), "")); !slices.Equal(got, []string{want.Thumbprint()}) {
+		t.Errorf("one that is taken, in PKCS #8: %q", got)
+	}
 }

@@ -161,7 +161,33 @@ func (a *Authority) Resume(ctx context.Context, agent string, release []string, 
 	if err != nil {
 		return nil, err
 	}
+	// As the store has it: what was committed counts, whether or not it is in force here.
+	registry, _ := a.cfg.Store.Registry()
+	if why := a.ownerGone(doc.Owner, registry); why != "" {
+		return nil, counterfoil.Refuse(counterfoil.RequestMalformed, "agent %s: %s", agent, why)
+	}
 	return a.cfg.Store.Resume(context.WithoutCancel(ctx), agent, release, lifeEntry(ledger.AgentResumed, doc, reason, actor))
+}
+
+// ownerGone says why an agent cannot get its authority from an owner; empty when it can.
+// It is a human who is suspended: every record of the same mailbox is. It is called
+// with the lock held, which the revocation of a person takes too.
+func (a *Authority) ownerGone(owner string, registries ...*counterfoil.Registry) string {
+	for _, r := range registries {
+		me := r.People[owner]
+		for _, name := range slices.Sorted(maps.Keys(r.People)) {
+			same := name == owner || me != nil && r.People[name].Mailbox() == me.Mailbox()
+			if !same || a.cfg.Store.PersonStatus(name) == counterfoil.Active {
+				continue
+			}
+			who := owner
+			if name != owner {
+				who = fmt.Sprintf("%s, who is %s,", owner, name)
+			}
+			return fmt.Sprintf("its owner %s is suspended: resume the person first (counterfoil person resume %s), or give the agent another owner", who, name)
+		}
+	}
+	return ""
 }
 
 func lifeEntry(kind ledger.Kind, agent *counterfoil.Agent, reason, actor string) *ledger.Entry {

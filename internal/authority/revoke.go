@@ -45,6 +45,12 @@ func (a *Authority) Revoke(ctx context.Context, r counterfoil.Revocation, actor 
 }
 
 func (a *Authority) revoke(ctx context.Context, r counterfoil.Revocation, e *ledger.Entry) (Revoked, error) {
+	if r.Target.Kind == counterfoil.TargetPerson {
+		// Between what a change of an agent asks of its owner and its commit, nobody is
+		// suspended: see ownerGone.
+		a.mu.Lock()
+		defer a.mu.Unlock()
+	}
 	voided, news, err := a.cfg.Store.Revoke(context.WithoutCancel(ctx), r, e)
 	if err != nil {
 		return Revoked{}, err

@@ -31,6 +31,17 @@ type Directory interface {
 	AgentOfKey(jkt string) (string, bool)
 }
 
+// A Standing says who and what is in force. It waits for nothing, and has no registry:
+// it answers for any name.
+type Standing interface {
+	// PersonStatus is counterfoil.Suspended for a person who was revoked and is not
+	// back, or of whom nobody said since a restoration that they are.
+	PersonStatus(name string) counterfoil.Status
+	// ResourceStatus is the same of a resource. Its tokens that were issued at voided
+	// or earlier are void, in force or not; zero: none is.
+	ResourceStatus(name string) (status counterfoil.Status, voided time.Time)
+}
+
 // A Recorder commits issuance and enrolment. Each verb commits its effect and
 // its entry in one transaction, or returns a refusal or a fault and commits
 // neither; a nil error means that both are durable. Of any number of concurrent

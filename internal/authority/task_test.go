@@ -387,7 +387,42 @@ func TestTasksExpire(t *testing.T) {
 	if err := w.a.ExpireTasks(t.Context()); err != nil || state(short.ID) != counterfoil.TaskOpen {
 		t.Fatalf("before its deadline: %v (%v)", state(short.ID), err)
 	}
+	listed := func(of counterfoil.TaskState) (ids []string) {
+		tasks, err := w.a.Tasks(t.Context(), counterfoil.TaskFilter{Agent: "payroll", State: of})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range tasks {
+			ids = append(ids, task.ID)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	ended, all := []string{short.ID, below.ID}, []string{short.ID, below.ID, long.ID}
+	slices.Sort(ended)
+	slices.Sort(all)
+	if got := listed(counterfoil.TaskOpen); !slices.Equal(got, all) || listed(counterfoil.TaskExpired) != nil {
+		t.Errorf("before its deadline %v are open", got)
+	}
 	w.clock.Advance(time.Millisecond)
+	// Nobody closed it yet, and it is shown as what it is.
+	if got, err := w.a.TaskOf(t.Context(), c, short.ID); err != nil || got.State != counterfoil.TaskExpired || !got.Closed.Equal(short.Deadline) || state(below.ID) != counterfoil.TaskExpired || state(long.ID) != counterfoil.TaskOpen {
+		t.Errorf("at its deadline: %+v (%v)", got, err)
+	}
+	own, err := w.a.TasksOf(t.Context(), c)
+	if err != nil || len(own) != 3 {
+		t.Errorf("its tasks: %+v (%v)", own, err)
+	}
+	for _, task := range own {
+		if (task.State == counterfoil.TaskOpen) != (task.ID == long.ID) {
+			t.Errorf("%s is %s", task.ID, task.State)
+		}
+	}
+	if got := listed(counterfoil.TaskOpen); !slices.Equal(got, []string{long.ID}) || !slices.Equal(listed(counterfoil.TaskExpired), ended) || !slices.Equal(listed(""), all) {
+		t.Errorf("open: %v, expired: %v, all: %v", got, listed(counterfoil.TaskExpired), listed(""))
+	}
+	_, err = w.a.EndTask(t.Context(), c, short.ID, true, "")
+	wantCode(t, "completing one past its deadline", err, counterfoil.TaskClosed)
 	for range 2 {
 		if err := w.a.ExpireTasks(t.Context()); err != nil {
 			t.Fatal(err)
@@ -429,5 +464,32 @@ func TestTasksEndWithTheirAgent(t *testing.T) {
 	}
 	if task, err := w.a.Task(t.Context(), others.ID); err != nil || task.State != counterfoil.TaskOpen {
 		t.Errorf("another's own: %+v (%v)", task, err)
+	}
+}
+
+// However many tasks end at once, a round closes so many, so that what else is due
+// waits no longer for them; the next goes on, and those below one end with it.
+func TestTasksExpireInRounds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.caller("payroll", "")
+	first := w.open(c, authority.TaskRequest{ExpiresIn: time.Minute})
+	for range authority.MaxExpired {
+		w.open(c, authority.TaskRequest{ExpiresIn: time.Minute})
+	}
+	for range 3 {
+		w.open(c, authority.TaskRequest{Parent: first.ID, ExpiresIn: time.Minute})
+	}
+	w.clock.Advance(time.Minute)
+	for round, want := range []int{authority.MaxExpired, authority.MaxExpired + 1, authority.MaxExpired + 1} {
+		if err := w.a.ExpireTasks(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(w.entries(ledger.TaskClosed)); got != want {
+			t.Errorf("after round %d, %d are closed, want %d", round+1, got, want)
+		}
+	}
+	if due := w.store.DueTasks(w.clock.Now()); len(due) != 0 {
+		t.Errorf("%d are left", len(due))
 	}
 }

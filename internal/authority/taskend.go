@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// maxListed is how many tasks one list shows.
-const maxListed = 1000
+// maxListed is how many tasks one list shows, defaultListed how many when nobody says.
+const (
+	maxListed     = 1000
+	defaultListed = 100
+)
 
 // TaskOf returns a task that is the caller's to see: one that it works in or opened,
 // and with a token of a task only that one and those below it. Every other task is as
@@ -69,7 +73,7 @@ func (a *Authority) TasksOf(ctx context.Context, caller counterfoil.Caller) ([]c
 			return nil, err
 		}
 		for _, t := range tasks {
-			known[t.ID] = t
+			known[t.ID] = asOf(t, a.cfg.Now())
 		}
 	}
 	seen := []counterfoil.Task{}
@@ -95,13 +99,43 @@ func (a *Authority) Task(ctx context.Context, id string) (counterfoil.Task, erro
 	if err == nil && !ok {
 		err = unknown("task", id)
 	}
-	return t, err
+	return asOf(t, a.cfg.Now()), err
 }
+
+// asOf is a task as it is at a moment: nothing is allowed in one that is past its
+// deadline, so it has expired, whether or not ExpireTasks came to it.
+func asOf(t counterfoil.Task, now time.Time) counterfoil.Task {
+	if t.State == counterfoil.TaskOpen && !t.Live(now) {
+		t.State, t.Closed, t.Reason = counterfoil.TaskExpired, t.Deadline, pastDeadline
+	}
+	return t
+}
+
+const pastDeadline = "past its deadline"
 
 // Tasks returns the tasks that the filter chooses, for administrators and auditors.
 func (a *Authority) Tasks(ctx context.Context, f counterfoil.TaskFilter) ([]counterfoil.Task, error) {
-	f.Limit = min(f.Limit, maxListed)
-	return a.cfg.Store.Tasks(ctx, f)
+	f.Limit = min(cmp.Or(f.Limit, defaultListed), maxListed)
+	tasks, err := a.cfg.Store.Tasks(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if f.State == counterfoil.TaskExpired { // those that are still to be closed, too
+		open := f
+		open.State = counterfoil.TaskOpen
+		more, err := a.cfg.Store.Tasks(ctx, open)
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, more...)
+		sortTasks(tasks)
+	}
+	now := a.cfg.Now()
+	for i := range tasks {
+		tasks[i] = asOf(tasks[i], now)
+	}
+	tasks = slices.DeleteFunc(tasks, func(t counterfoil.Task) bool { return f.State != "" && t.State != f.State })
+	return tasks[:min(len(tasks), f.Limit)], nil
 }
 
 // EndTask ends a task that is the caller's to see, as completed or as cancelled: with
@@ -114,6 +148,9 @@ func (a *Authority) EndTask(ctx context.Context, caller counterfoil.Caller, id s
 	t, err := a.TaskOf(ctx, caller, id)
 	if err != nil {
 		return counterfoil.Task{}, err
+	}
+	if t.State != counterfoil.TaskOpen {
+		return counterfoil.Task{}, counterfoil.Refuse(counterfoil.TaskClosed, "the task is %s already", t.State)
 	}
 	state := counterfoil.TaskCancelled
 	if completed {
@@ -178,7 +215,7 @@ func (a *Authority) ExpireTasks(ctx context.Context) error {
 		if closed++; closed > maxExpired {
 			break
 		}
-		_, err := a.closeTask(ctx, &t, counterfoil.TaskExpired, "past its deadline", func(*ledger.Entry) {})
+		_, err := a.closeTask(ctx, &t, counterfoil.TaskExpired, pastDeadline, func(*ledger.Entry) {})
 		if r, refused := counterfoil.AsRefusal(err); refused && r.Code == counterfoil.TaskClosed {
 			continue // at this moment
 		}

@@ -97,7 +97,9 @@ func (s *System) CheckLedgerBut(unknown int) {
 					s.T.Errorf("nobody knows how %d (%s) ended", e.Of, tool)
 				}
 			}
-			if e.Outcome != "not_forwarded" && e.Outcome != "upstream_unavailable" {
+			switch e.Outcome {
+			case "not_forwarded", "upstream_unavailable", "repeated": // which reached no upstream
+			default:
 				_, name, _ := strings.Cut(tool, "/") // two resources may have one upstream
 				forwarded[name]++
 			}

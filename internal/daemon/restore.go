@@ -42,9 +42,10 @@ type Restored struct {
 	Lost   int64        `json:"lost"` // entries that are known to be; there may have been more
 	Voided store.Voided `json:"voided"`
 
-	Agents []RestoredAgent `json:"agents,omitzero"` // suspended
-	Kept   []string        `json:"kept,omitzero"`   // files that were moved aside, as they are called now
-	Needs  []string        `json:"needs,omitzero"`  // before a start
+	Agents []RestoredAgent  `json:"agents,omitzero"` // suspended
+	People []RestoredPerson `json:"people,omitzero"` // suspended
+	Kept   []string         `json:"kept,omitzero"`   // files that were moved aside, as they are called now
+	Needs  []string         `json:"needs,omitzero"`  // before a start
 
 	// Again says that an earlier run had done it, all but its last steps.
 	Again bool `json:"again,omitzero"`
@@ -54,6 +55,12 @@ type Restored struct {
 type RestoredAgent struct {
 	Name      string   `json:"name"`
 	Instances []string `json:"instances,omitzero"`
+}
+
+// A RestoredPerson is one who is suspended, with the passkeys that come back with them.
+type RestoredPerson struct {
+	Name     string          `json:"name"`
+	Passkeys []store.Passkey `json:"passkeys,omitzero"`
 }
 
 // Restore puts a data folder back into order whose server is stopped and whose database
@@ -375,6 +382,9 @@ func (r *restoration) restoreCopy(ctx context.Context) error {
 	p.Data, p.Restoration, p.Lost, p.Voided = r.cfg.Data, done.Restoration, done.Restoration.Lost(), done.Voided
 	for _, name := range done.Voided.Agents {
 		p.Agents = append(p.Agents, RestoredAgent{name, done.Instances[name]})
+	}
+	for _, name := range done.Voided.People {
+		p.People = append(p.People, RestoredPerson{name, done.Passkeys[name]})
 	}
 	for _, suffix := range []string{"-wal", "-shm"} {
 		r.plan.move("", r.db+suffix, r.aside(r.db)+suffix)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -70,14 +71,23 @@ type Restoring struct {
 type Restored struct {
 	ledger.Restoration
 	Voided     Voided
-	Instances  map[string][]string // of each suspended agent, those that come back with it
-	Checkpoint []byte              // of the restored log
+	Instances  map[string][]string  // of each suspended agent, those that come back with it
+	Passkeys   map[string][]Passkey // of each suspended person, those that come back with them
+	Checkpoint []byte               // of the restored log
+}
+
+// A Passkey is one that the copy has of a person who is suspended.
+type Passkey struct {
+	ID       string    `json:"id"` // credential id, base64url
+	Enrolled time.Time `json:"enrolled"`
+	How      string    `json:"how"`
 }
 
 // Voided is what was taken away, each by its id or name.
 type Voided struct {
 	counterfoil.Voided
-	People      []string `json:"people,omitzero"` // suspended
+	People      []string `json:"people,omitzero"`    // suspended
+	Resources   []string `json:"resources,omitzero"` // suspended
 	Proposals   []string `json:"proposals,omitzero"`
 	Streams     []string `json:"streams,omitzero"`      // of shared signals: their receivers make new ones
 	SigningKeys []string `json:"signing_keys,omitzero"` // the issuer's, which the next start replaces
@@ -88,9 +98,10 @@ type Voided struct {
 // with the server.restored entries that say so. A crash leaves the copy as it was.
 //
 //   - The epoch of every agent rises, so that no token of before equals it; agents that
-//     were active are suspended, and so are all people.
+//     were active are suspended, and so are all people and all resources: each may have
+//     been revoked since.
 //   - Open tasks are closed and open approvals revoked; codes, changes that wait and
-//     streams of shared signals are dropped; keys that instances had before end.
+//     streams of shared signals are dropped; keys that instances had before end, with those bound beside them.
 //   - The issuer's signing keys end, as one that was taken for compromised since would
 //     sign again.
 //
@@ -100,7 +111,7 @@ func RestoreCopy(ctx context.Context, path string, opt Restoring) (Restored, err
 		return Restored{}, errors.New("restoring: a clock, a key and a reason are needed")
 	}
 	r := restorer{opt: opt, path: path, now: opt.Now()}
-	r.done.Instances = map[string][]string{}
+	r.done.Instances, r.done.Passkeys = map[string][]string{}, map[string][]Passkey{}
 	if err := r.prepare(ctx); err != nil {
 		return Restored{}, err
 	}
@@ -243,10 +254,13 @@ func (r *restorer) change(ctx context.Context) error {
 // Texts of a restoration. ?1 is the time.
 const (
 	restoredReason = `'the server was restored'`
+	notPresent     = `(until > 0 OR jkt IN (SELECT old_jkt FROM instances WHERE old_jkt <> ''))`
 
 	textSuspendAgents = `UPDATE agents SET epoch = max(epoch + 1, ?1), status = CASE status WHEN 'active' THEN 'suspended' ELSE status END`
-	textPeople        = `SELECT name FROM documents WHERE kind = ?1 UNION SELECT name FROM standing WHERE kind = ?2 ORDER BY 1`
-	textSuspendPerson = `INSERT INTO standing (kind, name, status, before) VALUES (?1, ?2, 'suspended', 0) ON CONFLICT DO UPDATE SET status = excluded.status`
+	textStanding      = `SELECT name FROM documents WHERE kind = ?1 UNION SELECT name FROM standing WHERE kind = ?2 ORDER BY 1`
+	textSuspend       = `INSERT INTO standing (kind, name, status, before) VALUES (?1, ?2, 'suspended', ?3)
+		ON CONFLICT DO UPDATE SET status = excluded.status, before = max(before, excluded.before)`
+	textLivePasskeys  = `SELECT person, id, enrolled, how FROM passkeys WHERE status = 'active' ORDER BY person, enrolled, entry`
 	textLiveInstances = `SELECT i.agent, i.id FROM instances i JOIN agents a ON a.name = i.agent WHERE a.status = 'suspended' AND i.status = 'active' ORDER BY i.agent, i.enrolled, i.id`
 )
 
@@ -265,8 +279,8 @@ var restorations = []struct {
 	{what: "streams", list: `SELECT id FROM streams ORDER BY id`, change: `DELETE FROM streams WHERE ?1`},
 	{what: "signing keys", list: `SELECT kid FROM signing_keys WHERE state <> 'removed' ORDER BY kid`,
 		change: `UPDATE signing_keys SET state = 'removed', sealed = NULL WHERE ?1`},
-	{what: "old keys", list: `SELECT k.jkt FROM keys k JOIN instances i ON i.old_jkt = k.jkt WHERE i.old_jkt <> '' AND k.live = 1 ORDER BY k.jkt`,
-		change: `UPDATE keys SET live = 0 WHERE ?1 AND jkt IN (SELECT old_jkt FROM instances WHERE old_jkt <> '')`},
+	{what: "old keys", list: `SELECT jkt FROM keys WHERE live = 1 AND ` + notPresent + ` ORDER BY jkt`,
+		change: `UPDATE keys SET live = 0 WHERE ?1 AND ` + notPresent},
 	{what: "old keys of instances", change: `UPDATE instances SET old_jkt = '', old_jwk = '', old_alg = '', old_until = 0 WHERE ?1 AND old_jkt <> ''`},
 	{what: "codes", list: `SELECT hash FROM codes UNION ALL SELECT hash FROM person_codes`, change: `DELETE FROM codes WHERE ?1`},
 	{what: "people's codes", change: `DELETE FROM person_codes WHERE ?1`},
@@ -302,7 +316,7 @@ func (r *restorer) void(ctx context.Context, tx *sql.Tx) error {
 	return r.suspend(ctx, tx)
 }
 
-// suspend suspends every agent and every person.
+// suspend suspends every agent, every person and every resource.
 func (r *restorer) suspend(ctx context.Context, tx *sql.Tx) error {
 	if _, err := tx.ExecContext(ctx, textSuspendAgents, millis(r.now)); err != nil {
 		return fmt.Errorf("suspending agents: %w", err)
@@ -312,20 +326,42 @@ func (r *restorer) suspend(ctx context.Context, tx *sql.Tx) error {
 	if v.Agents, err = namesOf(ctx, tx, `SELECT name FROM agents WHERE status = 'suspended' ORDER BY name`); err != nil {
 		return fmt.Errorf("reading agents: %w", err)
 	}
-	const person = string(counterfoil.TargetPerson)
-	if v.People, err = namesOf(ctx, tx, textPeople, counterfoil.KindPerson, person); err != nil {
-		return fmt.Errorf("reading people: %w", err)
+	if v.People, err = suspendAll(ctx, tx, counterfoil.KindPerson, counterfoil.TargetPerson, 0); err != nil {
+		return err
 	}
-	for _, name := range v.People {
-		if _, err := tx.ExecContext(ctx, textSuspendPerson, person, name); err != nil {
-			return fmt.Errorf("suspending %q: %w", name, err)
-		}
+	if v.Resources, err = suspendAll(ctx, tx, counterfoil.KindResource, counterfoil.TargetResource, millis(r.now)); err != nil {
+		return err
+	}
+	err = eachRow(ctx, tx, textLivePasskeys, func(row []driver.Value) error {
+		person := row[0].(string)
+		r.done.Passkeys[person] = append(r.done.Passkeys[person], Passkey{
+			ID: base64.RawURLEncoding.EncodeToString(row[1].([]byte)), Enrolled: fromMillis(row[2].(int64)), How: row[3].(string),
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading passkeys: %w", err)
 	}
 	return eachRow(ctx, tx, textLiveInstances, func(row []driver.Value) error {
 		agent := row[0].(string)
 		r.done.Instances[agent] = append(r.done.Instances[agent], row[1].(string))
 		return nil
 	})
+}
+
+// suspendAll suspends whoever is declared, or was, of a kind. Their tokens of before are
+// void.
+func suspendAll(ctx context.Context, tx *sql.Tx, documents string, kind counterfoil.TargetKind, before int64) ([]string, error) {
+	names, err := namesOf(ctx, tx, textStanding, documents, string(kind))
+	if err != nil {
+		return nil, fmt.Errorf("reading who is a %s: %w", kind, err)
+	}
+	for _, name := range names {
+		if _, err := tx.ExecContext(ctx, textSuspend, string(kind), name, before); err != nil {
+			return nil, fmt.Errorf("suspending %s %q: %w", kind, name, err)
+		}
+	}
+	return names, nil
 }
 
 // namesOf returns the first column of a query. What is no text is written in hex.
@@ -357,7 +393,7 @@ func (r *restorer) entries() []*ledger.Entry {
 		name string
 		ids  []string
 	}{
-		{"agents", v.Agents}, {"people", v.People}, {"tasks", v.Tasks}, {"approvals", v.Approvals}, {"proposals", v.Proposals},
+		{"agents", v.Agents}, {"people", v.People}, {"resources", v.Resources}, {"tasks", v.Tasks}, {"approvals", v.Approvals}, {"proposals", v.Proposals},
 		{"streams", v.Streams}, {"keys", v.Keys}, {"signing_keys", v.SigningKeys}, {"tokens", v.Tokens},
 	}
 	detail := r.done.Detail()

@@ -54,11 +54,15 @@ func newRelic(t *testing.T) *relic {
 		}
 	}
 	l.edit(`
-		INSERT INTO documents (kind, name, body) VALUES ('Person', 'ana', '{"name":"ana"}'), ('Person', 'bo', '{"name":"bo"}');
+		INSERT INTO documents (kind, name, body) VALUES ('Person', 'ana', '{"name":"ana"}'), ('Person', 'bo', '{"name":"bo"}'), ('Resource', 'bank', '{"name":"bank"}'), ('Resource', 'books', '{"name":"books"}');
+		INSERT INTO standing (kind, name, status, before) VALUES ('resource', 'books', 'active', 9000000000000), ('resource', 'past', 'suspended', 5);
+		INSERT INTO passkeys (id, person, public_key, handle, aaguid, attested, sign_count, eligible, backed_up, transports, enrolled, usable_from, used, how, entry, status) VALUES
+			(x'0102', 'bo', x'01', x'00', '', 0, 0, 1, 0, '[]', 7, 7, 0, 'first', 1, 'active'), (x'0103', 'bo', x'02', x'00', '', 0, 0, 1, 0, '[]', 8, 8, 0, 'added', 2, 'ended');
 		INSERT INTO agents (name, status, epoch) VALUES ('payroll', 'active', 1), ('paused', 'suspended', 7), ('gone', 'offboarded', 9), ('ahead', 'active', 9000000000000);
 		INSERT INTO instances (id, agent, jkt, jwk, alg, status, enrolled, how, old_jkt, old_until) VALUES
 			('ins_1', 'payroll', 'k1', '{}', 'EdDSA', 'active', 1, 'code', 'k0', 9000000000000), ('ins_2', 'payroll', 'k2', '{}', 'EdDSA', 'ended', 2, 'code', '', 0);
-		INSERT INTO keys (jkt, agent, instance, registered, live) VALUES ('k0', 'payroll', 'ins_1', 1, 1), ('k1', 'payroll', 'ins_1', 1, 1), ('k2', 'payroll', 'ins_2', 1, 0);
+		INSERT INTO keys (jkt, agent, instance, registered, live, until) VALUES ('k0', 'payroll', 'ins_1', 1, 1, 9000000000000), ('k1', 'payroll', 'ins_1', 1, 1, 0), ('k2', 'payroll', 'ins_2', 1, 0, 0),
+			('b0', 'payroll', 'ins_1', 0, 1, 9000000000000), ('b1', 'payroll', 'ins_1', 0, 1, 0);
 		INSERT INTO tasks (id, agent, opener, instance, parent, purpose, tools, opened, deadline, max_calls, calls, state, closed, reason) VALUES
 			('tsk_1', 'payroll', 'payroll', 'ins_1', '', 'p', '[]', 1, 9000000000000, 0, 0, 'open', 0, ''),
 			('tsk_2', 'payroll', 'payroll', 'ins_1', '', 'p', '[]', 1, 2, 0, 0, 'completed', 2, 'done');
@@ -142,7 +146,7 @@ func TestRestoreVoids(t *testing.T) {
 	// The control: before, all of it is in force.
 	for query, want := range map[string]string{
 		`SELECT status FROM agents WHERE name = 'payroll'`:                          "active",
-		`SELECT count(*) FROM standing`:                                             "0",
+		`SELECT count(*) FROM standing WHERE status = 'suspended'`:                  "1",
 		`SELECT count(*) FROM tasks WHERE state = 'open'`:                           "1",
 		`SELECT count(*) FROM approvals WHERE state IN ('pending', 'approved')`:     "2",
 		`SELECT count(*) FROM signing_keys WHERE sealed IS NOT NULL`:                "1",
@@ -165,14 +169,17 @@ func TestRestoreVoids(t *testing.T) {
 		`SELECT epoch FROM agents WHERE name = 'payroll'`:                                  now,
 		`SELECT epoch FROM agents WHERE name = 'ahead'`:                                    "9000000000001",
 		`SELECT status FROM agents WHERE name = 'gone'`:                                    "offboarded",
-		`SELECT group_concat(kind || ' ' || name || ' ' || status) FROM standing`:          "person ana suspended,person bo suspended",
+		`SELECT group_concat(kind || ' ' || name || ' ' || status) FROM standing`:          "person ana suspended,person bo suspended,resource bank suspended,resource books suspended,resource past suspended",
+		`SELECT before FROM standing WHERE name = 'bank'`:                                  now,
+		`SELECT before FROM standing WHERE name = 'past'`:                                  now,
+		`SELECT before FROM standing WHERE name = 'books'`:                                 "9000000000000", // what was void stays void
 		`SELECT group_concat(id || ' ' || state) FROM tasks`:                               "tsk_1 revoked,tsk_2 completed",
 		`SELECT closed FROM tasks WHERE id = 'tsk_1'`:                                      now,
 		`SELECT group_concat(id || ' ' || state) FROM approvals`:                           "apr_1 revoked,apr_2 revoked,apr_3 denied",
 		`SELECT count(*) FROM signing_keys WHERE sealed IS NOT NULL OR state <> 'removed'`: "0",
 		`SELECT (SELECT count(*) FROM codes) + (SELECT count(*) FROM person_codes) + (SELECT count(*) FROM proposals) + (SELECT count(*) FROM streams)`: "0",
 		`SELECT value FROM meta WHERE name = 'origin'`:                  testOrigin + "/restored-1",
-		`SELECT group_concat(jkt || ' ' || live) FROM keys`:             "k0 0,k1 1,k2 0",
+		`SELECT group_concat(jkt || ' ' || live) FROM keys`:             "b0 0,b1 1,k0 0,k1 1,k2 0",
 		`SELECT old_jkt || old_until FROM instances WHERE id = 'ins_1'`: "0",
 	} {
 		if got := one(t, l.old, query); got != want {
@@ -183,11 +190,15 @@ func TestRestoreVoids(t *testing.T) {
 	for what, got := range map[string][2][]string{
 		"agents": {v.Agents, {"ahead", "paused", "payroll"}}, "people": {v.People, {"ana", "bo"}}, "tasks": {v.Tasks, {"tsk_1"}},
 		"approvals": {v.Approvals, {"apr_1", "apr_2"}}, "tokens": {v.Tokens, {"tok_live"}}, "proposals": {v.Proposals, {"prp_1"}},
-		"streams": {v.Streams, {"str_1"}}, "signing keys": {v.SigningKeys, {"sk1"}}, "keys": {v.Keys, {"k0"}}, "instances": {done.Instances["payroll"], {"ins_1"}},
+		"resources": {v.Resources, {"bank", "books", "past"}},
+		"streams":   {v.Streams, {"str_1"}}, "signing keys": {v.SigningKeys, {"sk1"}}, "keys": {v.Keys, {"b0", "k0"}}, "instances": {done.Instances["payroll"], {"ins_1"}},
 	} {
 		if !slices.Equal(got[0], got[1]) {
 			t.Errorf("%s: %v, want %v", what, got[0], got[1])
 		}
+	}
+	if p := done.Passkeys["bo"]; len(done.Passkeys) != 1 || len(p) != 1 || p[0] != (Passkey{ID: "AQI", Enrolled: fromMillis(7), How: "first"}) {
+		t.Errorf("passkeys: %+v", done.Passkeys)
 	}
 	if v.Codes != 2 || done.Index != 5 || done.Known != 9 || done.Lost() != 4 || done.From != testOrigin || done.Origin != testOrigin+"/restored-1" {
 		t.Errorf("%+v", done)

@@ -171,10 +171,15 @@ func suiteTasks(t *testing.T, s *subject) {
 		}
 	}
 	for i, depth := 0, []string{"tsk_1", "tsk_d2", "tsk_d3", "tsk_d4"}; i+1 < len(depth); i++ {
-		s.task(depth[i+1], "payroll", "ins_1", below(depth[i]), func(t *counterfoil.Task) { t.Deadline = t.Deadline.Add(-time.Minute) })
+		s.task(depth[i+1], "payroll", "ins_1", below(depth[i]), func(t *counterfoil.Task) {
+			t.Deadline, t.Tools = t.Deadline.Add(-time.Minute), []counterfoil.ToolID{pay}
+		})
 	}
 	deep := s.aTask("tsk_d5", "payroll", "ins_1")
-	deep.Parent, deep.Deadline = "tsk_d4", deep.Deadline.Add(-time.Minute)
+	deep.Parent, deep.Deadline, deep.Tools = "tsk_d4", deep.Deadline.Add(-time.Minute), []counterfoil.ToolID{pay}
+	listless := deep
+	listless.Parent, listless.Tools = "tsk_1", nil // which would be everything
+	s.wantRefused(counterfoil.OutsideTask, func() error { return s.openTask(listless) })
 	s.wantRefused(counterfoil.LimitExceeded, func() error { return s.openTask(deep) })
 
 	filtered := func(f counterfoil.TaskFilter) (ids []string) {

@@ -170,7 +170,9 @@ func (s *Store) CloseTask(ctx context.Context, id string, to counterfoil.TaskSta
 		if err != nil {
 			return err
 		}
-		if t.State != counterfoil.TaskOpen {
+		// What is past its deadline expired, whoever has not recorded it yet.
+		byHand := to == counterfoil.TaskCompleted || to == counterfoil.TaskCancelled
+		if t.State != counterfoil.TaskOpen || byHand && !t.Live(now) {
 			return counterfoil.Refuse(counterfoil.TaskClosed, "the task is not open")
 		}
 		if to == counterfoil.TaskExpired && t.Live(now) {

@@ -85,7 +85,10 @@ func (m *admin) withCodes(ctx context.Context, result authority.ApplyResult, act
 		c := appliedChange{AppliedChange: ch}
 		if ch.Kind == counterfoil.KindPerson && ch.Verb == "create" && !dryRun && registry.People[ch.Name] != nil {
 			code, _, err := m.Approvals.MakeCode(ctx, ch.Name, actor, false)
-			if err != nil {
+			if err != nil && m.Approvals.Suspended(ch.Name) {
+				// A name that is declared again is as it was, and gets no code.
+				out.Warnings = append(out.Warnings, "Person "+ch.Name+" is suspended and has no enrolment code: counterfoil person resume "+ch.Name+", and then counterfoil person enroll-code "+ch.Name)
+			} else if err != nil {
 				m.Logger.ErrorContext(ctx, "making an enrolment code", "request_id", RequestID(ctx), "person", ch.Name, "err", err)
 				out.Warnings = append(out.Warnings, "Person "+ch.Name+" is there and has no enrolment code: counterfoil person enroll-code "+ch.Name)
 			} else {

@@ -61,6 +61,33 @@ func TestNewPeopleGetACode(t *testing.T) {
 	}
 }
 
+// TestAGonePersonIsResumedFirst: a name that is declared again is as it was.
+func TestAGonePersonIsResumedFirst(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	const dee = "{kind: Person, name: dee, email: dee@example.com}"
+	s.apply(dee)
+	if a := s.admin("POST", "/api/v1/revocations", map[string]any{"kind": "person", "id": "dee", "reason": "left"}); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	again := func() answer {
+		t.Helper()
+		if a := s.admin("DELETE", "/api/v1/people/dee", nil); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		return s.apply(dee)
+	}
+	if a := again(); !strings.Contains(a.body, "counterfoil person resume dee, and then counterfoil person enroll-code dee") || strings.Contains(a.body, "cfe_") {
+		t.Errorf("declared again: %s", a.body)
+	}
+	if a := s.admin("POST", "/api/v1/people/dee/resume", map[string]any{"reason": "is back"}); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := again(); strings.Contains(a.body, "resume") || !strings.Contains(a.body, "cfe_") {
+		t.Errorf("declared again once resumed: %s", a.body)
+	}
+}
+
 func TestPersonCodes(t *testing.T) {
 	t.Parallel()
 	s := newOffice(t)

@@ -56,7 +56,7 @@ func (m *admin) task(ctx context.Context, c call[none]) (task, error) {
 func (m *admin) cancelTask(ctx context.Context, c call[reasonBody]) (task, error) {
 	t, err := m.Authority.CancelTask(ctx, c.path("id"), c.in.Reason, c.actor)
 	if err != nil && counterfoil.CodeOf(err) == counterfoil.TaskClosed {
-		return task{}, closed{err}
+		return task{}, conflict{err}
 	}
 	return newTask(&t), err
 }

@@ -68,12 +68,15 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 	}
 	if oauth {
 		status, name := wire.AtToken()
+		if tried := r.Header.Get("Authorization"); status == http.StatusUnauthorized && tried != "" {
+			h.Set("WWW-Authenticate", attempted(tried)+` realm="counterfoil"`)
+		}
 		writeJSON(w, status, "application/json", oauthError{
 			Error: name, Description: plain(p.Detail), Code: p.Code, RequestID: p.RequestID,
 		})
 		return
 	}
-	if errors.As(err, new(closed)) {
+	if errors.As(err, new(conflict)) {
 		p.Status = http.StatusConflict
 	} else {
 		for _, c := range resource.Challenge(err, "", "") {
@@ -87,6 +90,19 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 		p.Status, p.PublicKey = http.StatusConflict, o.publicKey
 	}
 	writeJSON(w, p.Status, counterfoil.ProblemMedia, p)
+}
+
+// attempted is the scheme that a client attempted to authenticate by, which the answer
+// names to it (RFC 6749, Section 5.2), although none is taken; a word of its own is not
+// repeated to it.
+func attempted(authorization string) string {
+	scheme, _, _ := strings.Cut(authorization, " ")
+	for _, known := range []string{"Basic", "Bearer", "DPoP"} {
+		if strings.EqualFold(scheme, known) {
+			return known
+		}
+	}
+	return "Basic"
 }
 
 // note logs an answer and records nothing: a fault with its cause for the operator, a refusal only

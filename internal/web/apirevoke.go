@@ -90,7 +90,7 @@ func (m *management) tasks(ctx context.Context, a asked[none]) (taskList, error)
 func (m *management) cancelTask(ctx context.Context, a asked[reasonBody]) (task, error) {
 	t, err := m.Authority.CancelTask(ctx, a.path("id"), a.in.Reason, a.session.person.Name)
 	if code(err) == counterfoil.TaskClosed {
-		return task{}, closed{err}
+		return task{}, conflict{err}
 	}
 	return newTask(&t), err
 }

@@ -219,7 +219,7 @@ func (p *pages) ofTask(id string, h *holding) (prospect, error) {
 		return prospect{}, err
 	}
 	if t.State != counterfoil.TaskOpen {
-		return prospect{}, closed{counterfoil.Refuse(counterfoil.TaskClosed, "the task is %s already", t.State)}
+		return prospect{}, conflict{counterfoil.Refuse(counterfoil.TaskClosed, "the task is %s already", t.State)}
 	}
 	h.ofTask(&t)
 	return prospect{

@@ -36,8 +36,7 @@ func (m *management) tasksOf(ctx context.Context, agent string, state counterfoi
 }
 
 // fillTasks fills in an agent's tasks: those that are open, and those that were closed
-// lately. One that is past its deadline and not closed yet is shown as expired: nothing
-// may be done in it any more.
+// lately.
 func (p *pages) fillTasks(ctx context.Context, a *console.Agent) error {
 	open, err := p.tasksOf(ctx, a.Name, counterfoil.TaskOpen, maxOpenShown)
 	if err != nil {
@@ -49,13 +48,7 @@ func (p *pages) fillTasks(ctx context.Context, a *console.Agent) error {
 	}
 	now := p.Now()
 	for i := range open {
-		t := &open[i]
-		if !t.Live(now) {
-			t.State, t.Closed = counterfoil.TaskExpired, t.Deadline
-			all = append([]counterfoil.Task{*t}, all...)
-			continue
-		}
-		a.OpenTasks = append(a.OpenTasks, taskShown(t))
+		a.OpenTasks = append(a.OpenTasks, taskShown(&open[i]))
 	}
 	for i := range all {
 		t := &all[i]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -331,6 +332,51 @@ func TestWaitingIsBounded(t *testing.T) {
 	for status := range answers {
 		if status != 200 {
 			t.Errorf("one that waited: %d", status)
+		}
+	}
+}
+
+// TestAServerOfAnotherLog: what a server knows of a log that was restored says nothing
+// of this one. It is told everything at once, and nobody takes its index for one of ours.
+func TestAServerOfAnotherLog(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.apply(served)
+	server := s.enrol("bank-server")
+	token := s.mine(server)
+	ask := func(query string) answer {
+		t.Helper()
+		s.clock.Advance(time.Second)
+		return s.with(server, token, "GET", "/oauth/revocations?"+query, "")
+	}
+	first := ask("after=-1")
+	log := first.member("log")
+	if first.status != 200 || log == "" {
+		t.Fatalf("%d %s", first.status, first.body)
+	}
+	at := fmt.Sprintf("%.0f", mustFloat(t, first.member("seq")))
+	for _, c := range []struct {
+		log      string
+		snapshot bool
+		seq      string
+	}{{"", false, at}, {"&log=" + url.QueryEscape(log), false, at}, {"&log=" + url.QueryEscape(log+"/restored-1"), true, "0"}} {
+		before, _ := s.store.Head()
+		wait := "&wait=0"
+		if c.snapshot {
+			wait = "&wait=25" // for nothing
+		}
+		a := ask("after=" + at + wait + c.log)
+		if a.status != 200 || strings.Contains(a.body, `"snapshot":{`) != c.snapshot || a.member("log") != log {
+			t.Errorf("with log %q: %d %s", c.log, a.status, a.body)
+		}
+		decided := s.since(before, ledger.CallDecided)
+		if e := decided[len(decided)-1]; fmt.Sprint(e.View.Seq) != c.seq {
+			t.Errorf("with log %q the entry says that %d is enforced", c.log, e.View.Seq)
+		}
+	}
+	for _, query := range []string{"after=-1&log=", "after=-1&log=a&log=a", "after=-1&log=" + strings.Repeat("a", 1025)} {
+		if a := ask(query); a.status != 400 || a.member("code") != string(counterfoil.RequestMalformed) {
+			t.Errorf("%.40q: %d %s", query, a.status, a.body)
 		}
 	}
 }

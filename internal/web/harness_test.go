@@ -226,15 +226,15 @@ func (s *system) openStore() {
 	s.t.Cleanup(func() { opened.Close() })
 }
 
-// told is what is revoked, with the log that it is of.
-type told struct {
+// ofLog is what is revoked, with the log that it is of.
+type ofLog struct {
 	*store.Store
 	origin string
 }
 
-func (f told) Origin() string { return f.origin }
+func (f ofLog) Origin() string { return f.origin }
 
-func (f told) RevocationFeed(ctx context.Context, after int64) (counterfoil.RevocationFeed, error) {
+func (f ofLog) RevocationFeed(ctx context.Context, after int64) (counterfoil.RevocationFeed, error) {
 	feed, err := f.Store.RevocationFeed(ctx, after)
 	feed.Log = f.origin
 	return feed, err
@@ -268,7 +268,7 @@ func (s *system) build() {
 	books := view{s.store, s.opened.opt.Verifier}
 	s.handlers, err = web.New(web.Config{
 		Issuer: s.issuer, ManagementURL: s.manage, Authority: s.auth, Keys: s.keys, Approvals: s.engine, Passkeys: s.store,
-		Verifier: s.verifier, Recorder: s.store, Revocations: told{s.store, s.opened.opt.Origin}, Draining: s.draining, Now: s.clock.Now, Dev: s.dev,
+		Verifier: s.verifier, Recorder: s.store, Revocations: ofLog{s.store, s.opened.opt.Origin}, Draining: s.draining, Now: s.clock.Now, Dev: s.dev,
 		Log: books, Entries: books,
 		Gateway: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/panic") {

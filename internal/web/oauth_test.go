@@ -307,36 +307,47 @@ func TestAskingAboutATokenNeedsAClient(t *testing.T) {
 			claim := func(name string, v any) func(*clientAsk) {
 				return func(q *clientAsk) { q.assertion.Claims[name] = v }
 			}
+			instead := func(authorization string) func(*clientAsk) {
+				return func(q *clientAsk) {
+					q.form.Del("client_assertion_type")
+					q.form["client_assertion"] = nil
+					q.authorization = authorization
+				}
+			}
 			for name, c := range map[string]struct {
-				edit   func(*clientAsk)
-				status int
-				oauth  string
-				code   counterfoil.Code
+				edit      func(*clientAsk)
+				status    int
+				oauth     string
+				code      counterfoil.Code
+				challenge string
 			}{
 				"no assertion": {func(q *clientAsk) {
 					q.form.Del("client_assertion_type")
 					q.form["client_assertion"] = nil
-				}, 401, "invalid_client", counterfoil.ClientRefused},
-				"another agent's key":        {func(q *clientAsk) { q.assertion.Signer = other.signer }, 401, "invalid_client", counterfoil.ClientRefused},
-				"an agent that is not there": {func(q *clientAsk) { q.assertion.Claims["iss"], q.assertion.Claims["sub"] = "nobody", "nobody" }, 401, "invalid_client", counterfoil.ClientRefused},
-				"for the endpoint":           {claim("aud", s.issuer+path), 401, "invalid_client", counterfoil.AssertionAudience},
+				}, 401, "invalid_client", counterfoil.ClientRefused, ""},
+				"another agent's key":        {func(q *clientAsk) { q.assertion.Signer = other.signer }, 401, "invalid_client", counterfoil.ClientRefused, ""},
+				"an agent that is not there": {func(q *clientAsk) { q.assertion.Claims["iss"], q.assertion.Claims["sub"] = "nobody", "nobody" }, 401, "invalid_client", counterfoil.ClientRefused, ""},
+				"for the endpoint":           {claim("aud", s.issuer+path), 401, "invalid_client", counterfoil.AssertionAudience, ""},
 				"past": {func(q *clientAsk) {
 					q.assertion.Claims["iat"], q.assertion.Claims["exp"] = s.clock.Now().Unix()-100, s.clock.Now().Unix()-60
-				}, 401, "invalid_client", counterfoil.AssertionExpired},
-				"a secret beside it": {func(q *clientAsk) { q.form.Set("client_secret", "x") }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"Basic beside it":    {func(q *clientAsk) { q.authorization = "Basic cGF5cm9sbDp4" }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"a bearer token instead": {func(q *clientAsk) {
-					q.form.Del("client_assertion_type")
-					q.form["client_assertion"] = nil
-					q.authorization = "Bearer " + token
-				}, 400, "invalid_request", counterfoil.RequestMalformed},
-				"no token":            {func(q *clientAsk) { q.form.Del("token") }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"two tokens":          {func(q *clientAsk) { q.form.Add("token", token) }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"two hints":           {func(q *clientAsk) { q.form["token_type_hint"] = []string{"a", "b"} }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"a query":             {func(q *clientAsk) { q.query = "?token=" + token }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"JSON":                {func(q *clientAsk) { q.mediaType = "application/json" }, 400, "invalid_request", counterfoil.RequestMalformed},
-				"a form too large":    {func(q *clientAsk) { q.form.Set("x", strings.Repeat("x", 70<<10)) }, 413, "invalid_request", counterfoil.PayloadTooLarge},
-				"another client's id": {func(q *clientAsk) { q.form.Set("client_id", "other") }, 401, "invalid_client", ""},
+				}, 401, "invalid_client", counterfoil.AssertionExpired, ""},
+				"a secret beside it":     {func(q *clientAsk) { q.form.Set("client_secret", "x") }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"Basic beside it":        {func(q *clientAsk) { q.authorization = "Basic cGF5cm9sbDp4" }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"a bearer token instead": {instead("Bearer " + token), 401, "invalid_client", counterfoil.ClientRefused, `Bearer realm="counterfoil"`},
+				"Basic instead":          {instead("basic cGF5cm9sbDp4"), 401, "invalid_client", counterfoil.ClientRefused, `Basic realm="counterfoil"`},
+				"DPoP instead":           {instead("DPoP " + token), 401, "invalid_client", counterfoil.ClientRefused, `DPoP realm="counterfoil"`},
+				"another way instead":    {instead(`Evil"\r\n x`), 401, "invalid_client", counterfoil.ClientRefused, `Basic realm="counterfoil"`},
+				"a secret and Basic": {func(q *clientAsk) {
+					instead("Basic cGF5cm9sbDp4")(q)
+					q.form.Set("client_secret", "x")
+				}, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"no token":            {func(q *clientAsk) { q.form.Del("token") }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"two tokens":          {func(q *clientAsk) { q.form.Add("token", token) }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"two hints":           {func(q *clientAsk) { q.form["token_type_hint"] = []string{"a", "b"} }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"a query":             {func(q *clientAsk) { q.query = "?token=" + token }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"JSON":                {func(q *clientAsk) { q.mediaType = "application/json" }, 400, "invalid_request", counterfoil.RequestMalformed, ""},
+				"a form too large":    {func(q *clientAsk) { q.form.Set("x", strings.Repeat("x", 70<<10)) }, 413, "invalid_request", counterfoil.PayloadTooLarge, ""},
+				"another client's id": {func(q *clientAsk) { q.form.Set("client_id", "other") }, 401, "invalid_client", "", ""},
 			} {
 				s.clock.Advance(2 * time.Second)
 				a := s.about(k, path, token, func(q *clientAsk) {
@@ -345,6 +356,9 @@ func TestAskingAboutATokenNeedsAClient(t *testing.T) {
 				})
 				if a.status != c.status || a.member("error") != c.oauth || c.code != "" && a.member("code") != string(c.code) || a.header.Get("Cache-Control") != "no-store" {
 					t.Errorf("%s: %d %s, want %d %s %s", name, a.status, a.body, c.status, c.oauth, c.code)
+				}
+				if got := a.header.Get("WWW-Authenticate"); got != c.challenge {
+					t.Errorf("%s: the challenge is %q", name, got)
 				}
 				if strings.Contains(a.body, token[20:40]) {
 					t.Errorf("%s: the answer has the token", name)

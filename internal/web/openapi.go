@@ -177,7 +177,7 @@ func (o *operation) refusals() map[int][]string {
 	for _, c := range codes {
 		status := c.Wire().Status
 		if c == counterfoil.ApprovalPending || c == counterfoil.TaskClosed {
-			status = http.StatusConflict // see overtaken, closed
+			status = http.StatusConflict // see overtaken, conflict
 		}
 		if !slices.Contains(byStatus[status], string(c)) {
 			byStatus[status] = append(byStatus[status], string(c))

@@ -208,8 +208,8 @@ func (p *public) ssfCreate(ctx context.Context, r *http.Request, c counterfoil.C
 	}
 	s, err := p.Signals.Create(ctx, c, wish)
 	if errors.Is(err, signals.ErrSecondStream) {
-		// SSF 1.0, Section 8.1.1.1. The table of refusals has none that is this.
-		return http.StatusConflict, map[string]any{"title": "Conflict", "status": http.StatusConflict, "detail": err.Error()}, nil
+		// SSF 1.0, Section 8.1.1.1.
+		return 0, nil, conflict{counterfoil.Refuse(counterfoil.RequestMalformed, "%v", err)}
 	}
 	if err != nil {
 		return 0, nil, err

@@ -28,17 +28,18 @@ func (p *public) taskRoutes(rt *router) {
 	rt.handle(http.MethodPost, at+"/{id}/cancel", conflicting(p.withToken(tasksTool, p.endTask(false))))
 }
 
-// closed is task_closed where the task is what the request is about: a conflict with
-// its state, not a matter of who asks.
-type closed struct{ error }
+// conflict is a refusal that is a conflict with the state of what the request is about
+// (RFC 9110, Section 15.5.10), whatever its code is elsewhere: of a closed task, not a
+// matter of who asks.
+type conflict struct{ error }
 
-func (c closed) Unwrap() error { return c.error }
+func (c conflict) Unwrap() error { return c.error }
 
 func conflicting(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := h(w, r)
 		if err != nil && counterfoil.CodeOf(err) == counterfoil.TaskClosed {
-			return closed{err}
+			return conflict{err}
 		}
 		return err
 	}

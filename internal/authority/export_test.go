@@ -1,0 +1,7 @@
+package authority
+
+// Bounds that the tests go to.
+const (
+	MaxReports = maxReports
+	MaxExpired = maxExpired
+)
