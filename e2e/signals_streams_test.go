@@ -51,6 +51,22 @@ func TestStreamsOverHTTP(t *testing.T) {
 		t.Fatalf("control: %d", status)
 	}
 	step(watch, "POST", "/ssf/streams", object{}, 409)
+	again, err := http.NewRequestWithContext(t.Context(), "POST", sys.Issuer()+"/ssf/streams", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Header.Set("Content-Type", "application/json")
+	second, err := watch.at.Client().Do(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Body.Close()
+	var why object
+	err = json.NewDecoder(second.Body).Decode(&why)
+	if id, _ := why["request_id"].(string); err != nil || second.Header.Get("Content-Type") != "application/problem+json" || second.Header.Get("WWW-Authenticate") != "" ||
+		why["code"] != "request_malformed" || why["status"] != 409.0 || why["detail"] != "the agent has a stream: change it, or delete it first" || id == "" {
+		t.Errorf("a second stream: %v %v (%v)", second.Header, why, err)
+	}
 	step(watch, "GET", "/ssf/streams?stream_id="+s.ID, nil, 200)
 	step(watch, "GET", "/ssf/streams?stream_id=str_other", nil, 404)
 	step(watch, "GET", "/ssf/streams?stream_id=a&stream_id=b", nil, 400)

@@ -20,11 +20,9 @@ func (a *app) agentCommand() *cobra.Command {
 		Use:     "agent",
 		Short:   "The life of agents: list, show, suspend, resume, offboard, enroll-code, instances",
 		Example: "  counterfoil agent list\n  counterfoil agent enroll-code payroll",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("agent needs a subcommand: list, show, suspend, resume, offboard, enroll-code or instances")
-		},
 	}
-	c.AddCommand(a.agentListCommand(), a.agentShowCommand(), a.agentCodeCommand(), a.agentInstancesCommand(),
+	group(c, "agent needs a subcommand: list, show, suspend, resume, offboard, enroll-code or instances",
+		a.agentListCommand(), a.agentShowCommand(), a.agentCodeCommand(), a.agentInstancesCommand(),
 		a.agentVerb("suspend", "Stop an agent until it is resumed; its tokens are void at once"), a.agentResumeCommand(),
 		a.agentVerb("offboard", "End an agent for good and print what that voided"))
 	return a.needsServer(c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,13 +49,13 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	var wrong usageError
 	switch {
 	case err == nil:
 		return a.code
 	case !a.started, errors.As(err, &wrong):
-		fmt.Fprintf(s.err, "counterfoil: %v\nSee 'counterfoil --help'.\n", err)
+		fmt.Fprintf(s.err, "counterfoil: %v\nSee '%s --help'.\n", err, c.CommandPath())
 		return exitUsage
 	}
 	a.report(err)
@@ -106,6 +107,33 @@ func (e usageError) Error() string { return e.text }
 
 func usage(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
+// group makes a command of its subcommands alone. Run without one of them it says which
+// there are, in the words of needs, and which is near to what was typed.
+func group(c *cobra.Command, needs string, subcommands ...*cobra.Command) {
+	c.AddCommand(subcommands...)
+	// A flag of the subcommand that was meant is no mistake of its own.
+	c.FParseErrWhitelist.UnknownFlags = true
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("%s", needs)
+		}
+		word := args[0]
+		said := "that" // a long one may be a secret in the wrong place: it is not repeated
+		if len(word) <= maxWord {
+			said = strconv.Quote(word)
+		}
+		text := fmt.Sprintf("%s is not what '%s' takes: %s", said, c.CommandPath(), needs)
+		c.SuggestionsMinimumDistance = min((len(word)+1)/3, 2)
+		if near := c.SuggestionsFor(word); len(near) > 0 {
+			text += fmt.Sprintf("; did you mean '%s %s'?", c.CommandPath(), near[0])
+		}
+		return usage("%s", text)
+	}
+}
+
+// maxWord is longer than the name of any subcommand, and shorter than any secret.
+const maxWord = 20
+
 // does makes a command's RunE: from there on an error is the work's, not the
 // command line's.
 func (a *app) does(work func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
@@ -134,9 +162,11 @@ func envOr(name, fallback string) string {
 // report writes an error where a person or a program looks for it.
 func (a *app) report(err error) {
 	if a.json {
-		code := counterfoil.CodeOf(err)
 		detail := err.Error()
-		told := map[string]any{"code": string(code)}
+		told := map[string]any{}
+		if code, ok := codeOf(err); ok {
+			told["code"] = string(code)
+		}
 		var list problems
 		if errors.As(err, &list) {
 			told["problems"] = list
@@ -169,6 +199,16 @@ func (a *app) report(err error) {
 	if r, ok := counterfoil.AsRefusal(err); ok && r.Approval != nil {
 		a.reportApproval(r.Approval)
 	}
+}
+
+// codeOf returns the code that a server answered with, or that a check here refused
+// with. What merely went wrong on this machine has none: it is no fault of a server's.
+func codeOf(err error) (counterfoil.Code, bool) {
+	var fault *counterfoil.Fault
+	if _, refused := counterfoil.AsRefusal(err); !refused && !errors.As(err, &fault) {
+		return "", false
+	}
+	return counterfoil.CodeOf(err), true
 }
 
 // reportApproval says what becomes of a refused call that people decide.

@@ -29,11 +29,9 @@ func (a *app) approvalCommand() *cobra.Command {
 		Long: `Shows approvals. No command decides one: that takes the passkey of a person whom the
 class's rule names, over exactly what the console's page shows.`,
 		Example: "  counterfoil approval list\n  counterfoil approval open apr_4f2k7q",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("approval needs a subcommand: list, show or open")
-		},
 	}
-	c.AddCommand(a.approvalListCommand(), a.approvalShowCommand(), a.approvalOpenCommand())
+	group(c, "approval needs a subcommand: list, show or open",
+		a.approvalListCommand(), a.approvalShowCommand(), a.approvalOpenCommand())
 	return a.needsServer(c)
 }
 

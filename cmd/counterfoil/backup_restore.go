@@ -24,8 +24,8 @@ the older database that you copied into the folder.
 
 An old database does not know what was revoked, used or changed since. So everything
 that it holds of authority is void afterwards: every token, open task and open approval,
-codes, changes that wait, the issuer's signing keys. All agents and all people are
-suspended, until you resume those whom you know to be right.
+codes, changes that wait, the issuer's signing keys. All agents, all people and all
+resources are suspended, until you resume those that you know to be right.
 
 The log goes on with a new key and a new name, as the entries since are lost: tell
 whoever keeps its public key. What was in the folder is moved aside, never removed.
@@ -53,6 +53,9 @@ When it is broken off, run it again.`,
 				return err
 			}
 		}
+		if err := restorable(&cfg, &req); err != nil {
+			return err
+		}
 		req.Actor = "uid:" + strconv.Itoa(os.Getuid())
 		done, err := daemon.Restore(ctx, cfg, req)
 		if err != nil {
@@ -79,6 +82,9 @@ func nextSteps(done daemon.Restored, config string) []string {
 	out := []string{serve}
 	for _, name := range done.Voided.People {
 		out = append(out, "counterfoil person resume "+quoted(name)+" --data "+quoted(done.Data))
+	}
+	for _, name := range done.Voided.Resources {
+		out = append(out, "counterfoil resource resume "+quoted(name)+" --data "+quoted(done.Data))
 	}
 	for _, agent := range done.Agents {
 		out = append(out, "counterfoil agent resume "+quoted(agent.Name)+" --data "+quoted(done.Data))
@@ -121,8 +127,11 @@ func printRestored(w io.Writer, done daemon.Restored, next []string) {
 			fmt.Fprintf(w, "           %s\n", counted(of.n, of.one, of.many))
 		}
 	}
-	if len(v.People) > 0 {
-		fmt.Fprintf(w, "suspended  people: %s\n", visible(strings.Join(v.People, ", ")))
+	for _, person := range done.People {
+		fmt.Fprintf(w, "suspended  person %s, with %s\n", visible(person.Name), passkeysOf(person))
+	}
+	for _, name := range v.Resources {
+		fmt.Fprintf(w, "suspended  resource %s\n", visible(name))
 	}
 	for _, agent := range done.Agents {
 		fmt.Fprintf(w, "suspended  agent %s, with %s\n", visible(agent.Name), instancesOf(agent))
@@ -135,14 +144,26 @@ func printRestored(w io.Writer, done daemon.Restored, next []string) {
 	}
 	fmt.Fprint(w, `
 Nothing that was revoked or changed after the copy was made is known to it: instances,
-passkeys, grants, resources. Look through them before you let anybody in, apply your
-manifests again, and revoke what must not come back (counterfoil revoke). Verify the log
-with the new ledger.pub from now on. Then:
+passkeys, grants, resources. Look through them before you let anybody in: ask each person
+about the passkeys above, apply your manifests again, and revoke what must not come back
+(counterfoil revoke), which ends a person's passkeys too. Verify the log with the new
+ledger.pub from now on. Then, for each that you know to be right:
 
 `)
 	for _, command := range next {
 		fmt.Fprintf(w, "  %s\n", command)
 	}
+}
+
+func passkeysOf(person daemon.RestoredPerson) string {
+	if len(person.Passkeys) == 0 {
+		return "no passkey"
+	}
+	out := make([]string, len(person.Passkeys))
+	for i, p := range person.Passkeys {
+		out[i] = p.ID + " (" + p.How + ", " + p.Enrolled.UTC().Format("2006-01-02 15:04") + ")"
+	}
+	return visible(counted(len(out), "passkey", "passkeys") + ": " + strings.Join(out, ", "))
 }
 
 func instancesOf(agent daemon.RestoredAgent) string {

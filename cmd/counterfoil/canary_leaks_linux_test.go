@@ -37,12 +37,16 @@ func (c *cage) reported() {
 		return tok
 	}
 	c.must(token("a token that is revoked by the whole of it"), "revoke", "token", "-", "--reason", "found in a log", "--data", c.data)
+	for _, found := range []string{token("a token that leaked"), private, code} {
+		c.must(found, "leaked", "--issuer", c.issuer)
+	}
 	for _, found := range []string{
-		token("a token that leaked"), private, code,
 		c.input("a report of nothing"), `{"token":"` + c.input("a report in JSON") + `"}`, "eyJhbGciOiJub25lIn0.e30." + c.input("a report of a token that is none"),
 		"cfe_" + c.input("a report of a code that is none"), "-----BEGIN PRIVATE KEY-----\n" + c.input("a report of a key that is none") + "\n-----END PRIVATE KEY-----\n",
 	} {
-		c.must(found, "leaked", "--issuer", c.issuer)
+		if _, ok := c.exec(found, "leaked", "--issuer", c.issuer); ok {
+			c.t.Errorf("%q is recognised as a secret of ours", found)
+		}
 	}
 	if _, ok := c.exec("", append([]string{"token", "--resource", "hashed"}, who...)...); ok {
 		c.t.Error("the key that leaked gets tokens")

@@ -18,11 +18,9 @@ func (a *app) changeCommand() *cobra.Command {
 waits: for two of the present approvers, or for 24 hours. One no ends it. Applying
 the manifest as it was before does not take such a change back; withdrawing does.`,
 		Example: "  counterfoil change list\n  counterfoil change withdraw prp_…",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("change needs a subcommand: list or withdraw")
-		},
 	}
-	c.AddCommand(a.changeListCommand(), a.changeWithdrawCommand())
+	group(c, "change needs a subcommand: list or withdraw",
+		a.changeListCommand(), a.changeWithdrawCommand())
 	return a.needsServer(c)
 }
 

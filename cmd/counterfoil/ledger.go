@@ -29,11 +29,9 @@ func (a *app) ledgerCommand() *cobra.Command {
 		Use:     "ledger",
 		Short:   "The record of every decision: tail, show, receipt, export, verify",
 		Example: "  counterfoil ledger tail\n  counterfoil ledger export -o ledger.export && counterfoil ledger verify ledger.export --key ledger.pub",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("ledger needs a subcommand: tail, show, receipt, export or verify")
-		},
 	}
-	c.AddCommand(a.needsServer(a.ledgerTailCommand()), a.needsServer(a.ledgerShowCommand()), a.needsServer(a.ledgerReceiptCommand()),
+	group(c, "ledger needs a subcommand: tail, show, receipt, export or verify",
+		a.needsServer(a.ledgerTailCommand()), a.needsServer(a.ledgerShowCommand()), a.needsServer(a.ledgerReceiptCommand()),
 		a.needsServer(a.ledgerExportCommand()), a.ledgerVerifyCommand())
 	return c
 }

@@ -20,13 +20,11 @@ func (a *app) personCommand() *cobra.Command {
 		Use:     "person",
 		Short:   "The people who approve and administer: list, enroll-code, resume",
 		Example: "  counterfoil person list\n  counterfoil person enroll-code bo",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("person needs a subcommand: list, enroll-code or resume")
-		},
 	}
-	c.AddCommand(a.personListCommand(), a.personCodeCommand(), a.resumeCommand("person", "people",
-		"Let a person act again who was revoked; passkeys and signatures of before stay void",
-		"Ends a person's suspension. What was void stays void: the person enrols a passkey anew,\nwith a code of 'counterfoil person enroll-code', and the agents that the person owns are\nresumed one by one."))
+	group(c, "person needs a subcommand: list, enroll-code or resume",
+		a.personListCommand(), a.personCodeCommand(), a.resumeCommand("person", "people",
+			"Let a person act again who was revoked; passkeys and signatures of before stay void",
+			"Ends a person's suspension. What was void stays void: the person enrols a passkey anew,\nwith a code of 'counterfoil person enroll-code', and the agents that the person owns are\nresumed one by one."))
 	return a.needsServer(c)
 }
 

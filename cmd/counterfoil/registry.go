@@ -381,6 +381,15 @@ type document struct {
 	Passkeys int `json:"passkeys,omitzero"`
 }
 
+// suspended says what of a document no manifest has: that it is not active. It is
+// empty of one that is.
+func (d *document) suspended(before, after string) string {
+	if d.Status == "" || d.Status == string(counterfoil.Active) {
+		return ""
+	}
+	return before + visible(d.Status) + after
+}
+
 type documents struct {
 	Documents []document `json:"documents"`
 }
@@ -402,13 +411,13 @@ func (a *app) get(ctx context.Context, path string, one, yaml bool) error {
 	return a.print(result, func(w io.Writer) {
 		for i, d := range list.Documents {
 			if !yaml && !one {
-				fmt.Fprintln(w, d.Name)
+				fmt.Fprintln(w, d.Name+d.suspended("  (", ")"))
 				continue
 			}
 			if i > 0 {
 				fmt.Fprintln(w, "---")
 			}
-			fmt.Fprint(w, d.Manifest)
+			fmt.Fprint(w, d.suspended("# status: ", "\n")+d.Manifest) // apply takes it, as before
 		}
 	})
 }

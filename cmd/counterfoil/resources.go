@@ -1,28 +1,59 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/ijson"
 )
 
 func (a *app) resourceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "resource",
-		Short:   "The life of resources: resume",
+		Short:   "Resources: list them with their status, resume one that was revoked",
 		Long:    "Resources are declared by manifests (counterfoil get resources) and taken out of use by\n'counterfoil revoke resource NAME'.",
-		Example: "  counterfoil resource resume bank --reason 'the upstream is clean again'",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("resource needs a subcommand: resume")
-		},
+		Example: "  counterfoil resource list\n  counterfoil resource resume bank --reason 'the upstream is clean again'",
 	}
-	c.AddCommand(a.resumeCommand("resource", "resources",
-		"Let a resource be called again that was revoked; tokens of before stay void",
-		"Ends a resource's suspension. Tokens that were given before it stay void; agents get\nnew ones by themselves."))
+	group(c, "resource needs a subcommand: list or resume",
+		a.resourceListCommand(), a.resumeCommand("resource", "resources",
+			"Let a resource be called again that was revoked; tokens of before stay void",
+			"Ends a resource's suspension. Tokens that were given before it stay void; agents get\nnew ones by themselves."))
 	return a.needsServer(c)
+}
+
+func (a *app) resourceListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List resources, with what is suspended", Example: "  counterfoil resource list --json", Args: cobra.NoArgs,
+		RunE: a.does(func(ctx context.Context, _ []string) error {
+			var list documents
+			if err := a.admin(ctx, http.MethodGet, "/api/v1/resources", nil, &list); err != nil {
+				return err
+			}
+			rows := [][]string{{"NAME", "TYPE", "STATUS"}}
+			for _, d := range list.Documents {
+				var noun struct {
+					Type string `json:"type"`
+				}
+				if err := ijson.UnmarshalLax(d.Document, &noun); err != nil {
+					return fmt.Errorf("reading resource %s: %w", d.Name, err)
+				}
+				rows = append(rows, []string{d.Name, noun.Type, cmp.Or(d.Status, string(counterfoil.Active))})
+			}
+			return a.print(list, func(w io.Writer) {
+				if len(list.Documents) == 0 {
+					fmt.Fprintln(w, "no resources; declare them in a manifest and run: counterfoil apply -f FILE")
+					return
+				}
+				table(w, rows...)
+			})
+		}),
+	}
 }
 
 // resumeCommand puts a person or a resource that was revoked back in force.

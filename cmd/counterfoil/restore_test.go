@@ -268,7 +268,7 @@ func TestNothingOfBeforeARestorationWorks(t *testing.T) {
 			row.put(v, p)
 			v.wantRefusedStart(row.says...)
 			out := command(t, "", append([]string{"restore", "--data", v.dir, "--reason", "the disk died"}, row.args(p)...)...)
-			for _, want := range []string{"restored-1", "lost ", "counterfoil person resume bo", "counterfoil agent resume payroll", "2 open approvals", "before-restored-1"} {
+			for _, want := range []string{"restored-1", "lost ", "counterfoil person resume bo", "person bo, with 1 passkey: ", "suspended  resource bank", "counterfoil resource resume bank", "counterfoil agent resume payroll", "2 open approvals", "before-restored-1"} {
 				if !strings.Contains(out, want) {
 					t.Errorf("it does not say %q:\n%s", want, out)
 				}
@@ -303,8 +303,17 @@ func TestNothingOfBeforeARestorationWorks(t *testing.T) {
 // wantBack lets agent and person in again: that works, and revives nothing.
 func (p *past) wantBack(t *testing.T, v *victim) {
 	t.Helper()
+	for _, person := range []string{"ana", "bo"} { // its owner comes before an agent
+		command(t, "", "person", "resume", person, "--data", v.dir)
+	}
 	command(t, "", "agent", "resume", "payroll", "--data", v.dir)
-	command(t, "", "person", "resume", "bo", "--data", v.dir)
+	if assertion, err := credential.SignAssertion(p.h.signer, "payroll", p.h.issuer, time.Now()); err != nil {
+		t.Error(err)
+	} else if _, _, code := p.request(t, assertion); code != counterfoil.TargetInvalid {
+		t.Errorf("a token for a resource that is not back: %q", code)
+	}
+	command(t, "", "resource", "resume", "bank", "--data", v.dir)
+	command(t, "", "resource", "resume", "till", "--data", v.dir)
 	p.wantNothing(t)
 	p.login(t)
 	if err := p.people["bo"].login(t.Context()); err != nil {

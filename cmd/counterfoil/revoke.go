@@ -22,9 +22,9 @@ var targets = []struct {
 	id, what, about string
 }{
 	{counterfoil.TargetToken, "tok_4f2k7q", "One access token, by its id (jti)",
-		"Other tokens of its agent stay. With - the whole token is read from standard input:\non the command line every local user could read it."},
+		"Other tokens of its agent stay. With -\ninstead of the id the whole token is read from standard input: on the command line every\nlocal user could read it."},
 	{counterfoil.TargetKey, "oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U", "One key, by its thumbprint",
-		"The key is dead for ever. With an instance's own key the instance ends; with one that\nwas rotated from, only that."},
+		"The key is dead for ever. With an instance's present\nkey the instance ends; with the old one, after a rotation, only that key."},
 	{counterfoil.TargetInstance, "ins_4f2k7q", "One instance of an agent",
 		"The instance ends, with its keys and the approvals that it asked for. Other instances\nof the agent work on."},
 	{counterfoil.TargetTask, "tsk_4f2k7q", "One task, and those below it",
@@ -48,14 +48,12 @@ nothing is accepted any more that hung on it. Then, for as long as --wait says, 
 the receipt: when each enforcement point (the gateway, resource servers, receivers of
 shared signals) stopped, as the ledger has it. 'revoke show' prints it again.`,
 		Example: "  counterfoil revoke agent payroll --reason 'laptop stolen'\n  counterfoil revoke show 812",
-		RunE: func(*cobra.Command, []string) error {
-			return usage("revoke needs to know what: token, key, instance, task, agent, person, resource or owner, and its id; or show and an index")
-		},
 	}
+	group(c, "revoke needs a kind and an id, as in 'counterfoil revoke agent payroll --reason TEXT'; the kinds are token, key, instance, task, agent, person, resource and owner; or show and an index",
+		a.revokeShowCommand())
 	for _, t := range targets {
 		c.AddCommand(a.revokeTargetCommand(t.kind, t.id, t.what, t.about))
 	}
-	c.AddCommand(a.revokeShowCommand())
 	return a.needsServer(c)
 }
 
@@ -78,6 +76,9 @@ func (a *app) revokeTargetCommand(kind counterfoil.TargetKind, id, what, about s
 			}
 			return a.revoke(ctx, t, reason, wait)
 		}),
+	}
+	if kind == counterfoil.TargetPerson {
+		c.SuggestFor = []string{"people"}
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
 	c.Flags().DurationVar(&wait, "wait", 10*time.Second, "how long to wait for the receipt; 0 prints what is known at once")
@@ -247,13 +248,8 @@ func (a *app) receipt(ctx context.Context, index int64) (receipt, error) {
 	return r, err
 }
 
-// unheard names the points that have not stopped, as far as is known. Of somebody who
-// owns no agent what is void is what people do, which the server itself decides: no
-// enforcement point has anything to stop.
+// unheard names the points that have not stopped, as far as is known.
 func (r *receipt) unheard() (names []string) {
-	if k := r.Target.Kind; (k == counterfoil.TargetPerson || k == counterfoil.TargetOwner) && len(r.Voided.Agents) == 0 {
-		return nil
-	}
 	for _, p := range r.Points {
 		if p.Stopped.IsZero() {
 			names = append(names, visible(p.Name))

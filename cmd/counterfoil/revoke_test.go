@@ -63,7 +63,8 @@ func TestReceiptIsToldAsItComes(t *testing.T) {
 		{name: "one is missing", have: 3, wait: 400 * time.Millisecond, out: told, errs: "not heard from yet: idp; counterfoil revoke show 7 tells later"},
 		{name: "no waiting", have: 1, out: "", errs: "not heard from yet: gateway, clerk/ins_1, idp;"},
 		{name: "for a program", have: 4, wait: counterfoiltest.Timeout, json: true},
-		{name: "a person without agents", have: 1, wait: counterfoiltest.Timeout, target: counterfoil.Target{Kind: counterfoil.TargetPerson, ID: "bo"}},
+		{name: "a person without agents", have: 4, wait: counterfoiltest.Timeout, target: counterfoil.Target{Kind: counterfoil.TargetPerson, ID: "bo"}, out: told + "signals idp was told after 1m1s\n"},
+		{name: "a person without agents, no waiting", have: 1, target: counterfoil.Target{Kind: counterfoil.TargetPerson, ID: "bo"}, errs: "not heard from yet: gateway, clerk/ins_1, idp;"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,41 +54,5 @@ key that a manifest declares is rotated in the manifest.`,
 	id.flags(c)
 	c.Flags().DurationVar(&overlap, "overlap", 0, "take the old key beside the new one for this `time`, up to 24h")
 	c.Flags().StringVar(&alg, "alg", "", "the new key's algorithm: Ed25519, ES256, ES384; the old one's when left out")
-	return c
-}
-
-func (a *app) leakedCommand() *cobra.Command {
-	var issuer string
-	c := &cobra.Command{
-		Use:   "leaked --issuer URL [-]",
-		Short: "Report a token, private key or enrolment code that was found where it should not be",
-		Long: `Reads what was found from standard input and reports it to the issuer: a whole access
-token, a private key (PEM or JWK), an enrolment code (cfe_…), or a text with some of
-them. What proves the leak by itself is revoked, exactly that and at once. Anyone may
-report; the answer is the same for everything, so it tells nobody what is real.
-
-A thumbprint or an id proves nothing; an administrator revokes by those.`,
-		Example: "  counterfoil leaked --issuer https://id.example.com < found.txt",
-		RunE: a.does(func(ctx context.Context, args []string) error {
-			if len(args) > 1 || len(args) == 1 && args[0] != "-" {
-				// Not repeated: it may be the secret.
-				return usage("leaked takes only -, and what was found on standard input: on the command line every local user could read it")
-			}
-			if issuer == "" {
-				return usage("--issuer is needed: the URL that the server printed as public=… (or set COUNTERFOIL_ISSUER)")
-			}
-			found, err := a.fromInput()
-			if err != nil {
-				return err
-			}
-			if err := agent.ReportLeak(ctx, strings.TrimSuffix(issuer, "/"), found, nil); err != nil {
-				return err
-			}
-			return a.print(map[string]any{"reported": true}, func(w io.Writer) {
-				fmt.Fprintln(w, "reported: whatever of it was good is good no more")
-			})
-		}),
-	}
-	c.Flags().StringVar(&issuer, "issuer", os.Getenv("COUNTERFOIL_ISSUER"), "the issuer's `URL` (COUNTERFOIL_ISSUER)")
 	return c
 }

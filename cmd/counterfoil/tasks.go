@@ -35,11 +35,9 @@ Two may speak here.
   then go through the server's admin socket (--data) and reach every task.`,
 		Example: `  counterfoil task open --purpose 'payroll of May' --issuer http://localhost:8420 --agent payroll --key payroll.key
   counterfoil task list`,
-		RunE: func(*cobra.Command, []string) error {
-			return usage("task needs a subcommand: open, show, list, complete or cancel")
-		},
 	}
-	c.AddCommand(a.taskOpenCommand(), a.taskShowCommand(), a.taskListCommand(),
+	group(c, "task needs a subcommand: open, show, list, complete or cancel",
+		a.taskOpenCommand(), a.taskShowCommand(), a.taskListCommand(),
 		a.taskEndCommand("complete", "Say that a task's work is done, as its agent: everything of it ends"),
 		a.taskEndCommand("cancel", "Take a task back, as its agent or as an administrator: everything of it ends"))
 	return a.needsServer(c)
