@@ -213,6 +213,7 @@ func FuzzFeed(f *testing.F) {
 	f.Add(`{"seq":107,"at":"2026-11-21T12:00:01Z","steps":[{"seq":107,"prev":100,"at":"2026-11-21T12:00:01Z","agents":{"payroll":{"status":"active","epoch":1700000000000}}}]}`)
 	f.Add(`{"seq":108,"at":"2026-11-21T12:00:01Z","snapshot":{"seq":108,"prev":0,"at":"2026-11-21T12:00:01Z","agents":{}},"max_stale_ms":10000}`)
 	f.Add(`{"seq":100,"at":"2026-11-21T12:00:01Z","max_stale_ms":-1}`)
+	f.Add(`{"log":"x","seq":1,"at":"2026-11-21T12:00:01Z","snapshot":{"seq":1,"prev":1,"at":"2026-11-21T12:00:01Z","agents":{"payroll":{"status":"active","epoch":1699999999999}}},"max_stale_ms":10000}`)
 	f.Add(`{"seq":101,"at":"2026-11-21T12:00:01Z","steps":[{"seq":101,"prev":100,"dead":[{"kind":"resource","id":"x","until":"0001-01-01T00:00:00Z"}]}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		o := newTold(t)
@@ -223,7 +224,7 @@ func FuzzFeed(f *testing.F) {
 		if err := feed.Poll(t.Context()); err != nil && o.view.Seq() != before {
 			t.Errorf("%v, and %d became %d", err, before, o.view.Seq())
 		}
-		if o.view.Seq() < before {
+		if o.view.Seq() < before && o.view.Log() == "" {
 			t.Errorf("%d became %d", before, o.view.Seq())
 		}
 		dead, old := payroll(), payroll()
@@ -234,4 +235,58 @@ func FuzzFeed(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestFeedAfterARestoration: it asks with the log that it knows, and of another one for
+// everything.
+func TestFeedAfterARestoration(t *testing.T) {
+	t.Parallel()
+	o := newTold(t)
+	first := of("issuer.example/ledger", o.all())
+	o.seq, o.now = 30, o.now.Add(time.Second)
+	const restored = "issuer.example/ledger/restored-1"
+	steps := of(restored, o.next(nil)) // of an issuer that does not look at the log that it is asked with
+	whole := of(restored, o.all(o.dead(counterfoil.TargetToken, "tok_1")))
+	s := newTeller(t, says(t, first), says(t, steps), says(t, whole), says(t, of(restored, o.same())))
+	f := s.feed(o.view)
+	for i, want := range []error{nil, resource.ErrGap, nil, nil} {
+		if err := f.Poll(t.Context()); !errors.Is(err, want) {
+			t.Fatalf("poll %d: %v, want %v", i, err, want)
+		}
+		o.now = o.now.Add(time.Millisecond)
+	}
+	o.wantNot(counterfoil.TokenRevoked, payroll())
+	want := []string{
+		"GET /oauth/revocations?after=-1&wait=0",
+		"GET /oauth/revocations?after=100&wait=3&log=issuer.example%2Fledger",
+		"GET /oauth/revocations?after=-1&wait=0&log=issuer.example%2Fledger",
+		fmt.Sprintf("GET /oauth/revocations?after=%d&wait=3&log=issuer.example%%2Fledger%%2Frestored-1", o.seq),
+	}
+	if got := strings.Join(s.asked, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("it asked\n%s", got)
+	}
+}
+
+// TestFeedWaitsNoLongerThanItMay: a bound of any length asks for a wait that is answered.
+func TestFeedWaitsNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	for bound, want := range map[time.Duration]string{
+		60 * time.Second: "20", 75 * time.Second: "25", 76 * time.Second: "25", 78 * time.Second: "25", time.Hour: "25",
+	} {
+		o := newTold(t)
+		first := o.all()
+		first.MaxStale = bound.Milliseconds()
+		same := o.same()
+		same.MaxStale = first.MaxStale
+		s := newTeller(t, says(t, first), says(t, same))
+		f := s.feed(o.view)
+		for range 2 {
+			if err := f.Poll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := s.asked[len(s.asked)-1]; got != "GET /oauth/revocations?after=100&wait="+want {
+			t.Errorf("with %v it asks %s", bound, got)
+		}
+	}
 }

@@ -444,3 +444,149 @@ func TestViewRace(t *testing.T) {
 	wg.Wait()
 	o.wantLive(payroll())
 }
+
+// TestWhatIsDeadUntilATime: of every kind, what says a time is void for tokens of then
+// and before alone, and for all once anybody says none.
+func TestWhatIsDeadUntilATime(t *testing.T) {
+	t.Parallel()
+	for kind, id := range map[counterfoil.TargetKind]string{
+		counterfoil.TargetToken: "tok_1", counterfoil.TargetKey: "thumbprint", counterfoil.TargetInstance: "ins_1",
+		counterfoil.TargetTask: "tsk_1", counterfoil.TargetResource: bank,
+	} {
+		code := counterfoil.TokenRevoked
+		if kind == counterfoil.TargetTask {
+			code = counterfoil.TaskClosed
+		}
+		for _, how := range []string{"step", "snapshot"} {
+			t.Run(string(kind)+" by a "+how, func(t *testing.T) {
+				t.Parallel()
+				o := newTold(t)
+				o.take(o.all())
+				o.wantLive(payroll())
+				say := func(before time.Time) {
+					t.Helper()
+					o.now = o.now.Add(time.Second)
+					d := o.dead(kind, id)
+					d.Before = before
+					f := o.next(nil, d)
+					if how == "snapshot" {
+						f = o.all(d)
+					}
+					o.take(f)
+				}
+				issued := func(at time.Duration) counterfoil.Caller {
+					c := payroll()
+					c.Issued = start.Add(at)
+					return c
+				}
+				say(start)
+				o.wantNot(code, issued(-time.Second))
+				o.wantNot(code, issued(0))
+				o.wantLive(issued(time.Second)) // as of an instance that was released
+				say(start.Add(2 * time.Second))
+				o.wantNot(code, issued(2*time.Second))
+				o.wantLive(issued(3 * time.Second))
+				say(start.Add(time.Second)) // less takes nothing back
+				o.wantNot(code, issued(2*time.Second))
+				if kind == counterfoil.TargetResource {
+					return // which always says a time
+				}
+				say(time.Time{})
+				o.wantNot(code, issued(3*time.Second))
+				say(start)
+				o.wantNot(code, issued(3*time.Second)) // for good
+			})
+		}
+	}
+}
+
+// of makes a message one of a log.
+func of(log string, f counterfoil.RevocationFeed) counterfoil.RevocationFeed {
+	f.Log = log
+	return f
+}
+
+// TestViewOfARestoredLog: an issuer that was restored tells of another log. Its numbers
+// begin anew, by a snapshot; what is dead stays so; and no epoch that was comes back.
+func TestViewOfARestoredLog(t *testing.T) {
+	t.Parallel()
+	const old, restored = "issuer.example/ledger", "issuer.example/ledger/restored-1"
+	o := newTold(t)
+	o.seq = 500
+	first := of(old, o.all(o.dead(counterfoil.TargetToken, "tok_dead")))
+	for name, status := range map[string]counterfoil.Status{"lost": counterfoil.Active, "gone": counterfoil.Offboarded, "late": counterfoil.Active} {
+		first.Snapshot.Agents[name] = counterfoil.AgentState{Status: status, Epoch: activeEpoch + 100}
+	}
+	o.take(first)
+	o.wantLive(payroll())
+	if o.view.Log() != old {
+		t.Errorf("the log is %q", o.view.Log())
+	}
+	caller := func(agent string, epoch int64) counterfoil.Caller {
+		c := payroll()
+		c.Agent, c.Epoch, c.TokenID = agent, epoch, "tok_"+agent
+		return c
+	}
+	refuse := func(name string, f counterfoil.RevocationFeed, want error) {
+		t.Helper()
+		if err := o.view.Take(f, o.now); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	// A step of the other log that happens to follow on the number.
+	o.now = o.now.Add(time.Second)
+	step := of(restored, o.next(states(counterfoil.Active, activeEpoch+50, "payroll")))
+	refuse("a step of another log", step, resource.ErrGap)
+	o.seq = 500
+	refuse("that nothing changed in another log", of(restored, o.same()), resource.ErrGap)
+	refuse("a snapshot of no log", of("", o.all()), resource.ErrOld)
+	o.wantLive(payroll())
+	if o.view.Seq() != 500 || o.view.Log() != old {
+		t.Errorf("seq %d of %s", o.view.Seq(), o.view.Log())
+	}
+
+	// Its clock is behind, and so are its numbers.
+	o.seq, o.now = 40, o.now.Add(time.Second)
+	f := of(restored, o.all())
+	f.At = start.Add(-time.Minute)
+	f.Snapshot.Agents = states(counterfoil.Suspended, activeEpoch+200, "payroll", "gone")
+	f.Snapshot.Agents["late"] = counterfoil.AgentState{Status: counterfoil.Active, Epoch: activeEpoch + 60}
+	o.take(f)
+	if o.view.Seq() != 40 || o.view.Log() != restored || o.view.Age() != 0 {
+		t.Errorf("seq %d of %s, age %v", o.view.Seq(), o.view.Log(), o.view.Age())
+	}
+	o.wantNot(counterfoil.AgentSuspended, payroll())
+	o.wantNot(counterfoil.TokenRevoked, caller("lost", activeEpoch+100))
+	o.wantNot(counterfoil.TokenRevoked, caller("late", activeEpoch+100))
+	o.wantNot(counterfoil.TokenRevoked, caller("late", activeEpoch+60))
+
+	// The control: its steps are taken, and let in who is let in again. Somebody who was
+	// offboarded, or declared, in the time that is lost is whom the log says.
+	states := states(counterfoil.Active, activeEpoch+300, "payroll", "gone", "late", "lost")
+	next := of(restored, o.next(states))
+	next.At = start
+	next.Steps[0].At = start
+	o.take(next)
+	for name := range states {
+		o.wantLive(caller(name, activeEpoch+300))
+		o.wantNot(counterfoil.TokenRevoked, caller(name, activeEpoch+100))
+	}
+	dead := caller("payroll", activeEpoch+300)
+	dead.TokenID = "tok_dead"
+	o.wantNot(counterfoil.TokenRevoked, dead)
+
+	// What was said before, of whichever log, is not taken again (RV3).
+	refuse("the snapshot of the log before", first, resource.ErrOld)
+	first.At, first.Seq, first.Snapshot.Seq = o.now, 9000, 9000
+	refuse("that, as if it were new", first, resource.ErrOld)
+	refuse("this log's snapshot", f, resource.ErrOld)
+	o.wantLive(caller("payroll", activeEpoch+300))
+	// It may be restored once more, and an epoch that no log said a higher one of stays.
+	o.seq, o.now = 3, o.now.Add(time.Second)
+	last := of(restored+"1", o.all())
+	last.Snapshot.Agents = map[string]counterfoil.AgentState{"payroll": {Status: counterfoil.Active, Epoch: activeEpoch + 300}, "gone": {Status: counterfoil.Active, Epoch: activeEpoch + 301}}
+	o.take(last)
+	o.wantNot(counterfoil.TokenRevoked, caller("payroll", activeEpoch+300))
+	o.wantLive(caller("gone", activeEpoch+301))
+	refuse("the log before the last", first, resource.ErrOld)
+}

@@ -60,8 +60,8 @@ func (a *app) resourceListCommand() *cobra.Command {
 func (a *app) resumeCommand(kind, plural, short, long string) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: "resume NAME", Short: short, Long: long,
-		Example: fmt.Sprintf("  counterfoil %s resume NAME --reason 'it was a false alarm'", kind), Args: cobra.ExactArgs(1),
+		Use: "resume NAME [--reason TEXT]", Short: short, Long: long,
+		Example: fmt.Sprintf("  counterfoil %s resume %s --reason 'it was a false alarm'", kind, map[string]string{"person": "bo", "resource": "bank"}[kind]), Args: cobra.ExactArgs(1),
 		RunE: a.does(func(ctx context.Context, args []string) error {
 			if err := a.admin(ctx, http.MethodPost, "/api/v1/"+plural+"/"+escape(args[0])+"/resume", map[string]any{"reason": reason}, nil); err != nil {
 				return err
@@ -71,6 +71,6 @@ func (a *app) resumeCommand(kind, plural, short, long string) *cobra.Command {
 			})
 		}),
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
+	c.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the ledger")
 	return c
 }

@@ -60,6 +60,12 @@ func (id *identity) taskFlag(c *cobra.Command) {
 	c.Flags().StringVar(&id.task, "task", "", "work in the open task with this `ID`; counterfoil task open makes one")
 }
 
+// asTaskFlag is taskFlag of the commands about tasks, where another task is meant than
+// the one that they are about.
+func (id *identity) asTaskFlag(c *cobra.Command) {
+	c.Flags().StringVar(&id.task, "task", "", "speak as one who works in the open task with this `ID`: only it and tasks below it are reached")
+}
+
 func (a *app) taskOpenCommand() *cobra.Command {
 	var id identity
 	var o agent.OpenTask
@@ -106,13 +112,13 @@ beyond the agent's limits, or the parent's, is cut: the answer says what was giv
 	}
 	id.flags(c)
 	c.Flags().StringVar(&o.Purpose, "purpose", "", "what it is for, at most 500 bytes of `text`")
-	c.Flags().StringSliceVar(&tools, "tools", nil, "narrow it to these tools; all that are granted when left out")
-	c.Flags().DurationVar(&o.Life, "expires-in", 0, "how long it may take, an hour when left out")
-	c.Flags().Int64Var(&o.MaxCalls, "max-calls", 0, "how many calls may be made in it")
+	c.Flags().StringSliceVar(&tools, "tools", nil, "narrow it to these `RESOURCE/TOOL,…`; all that are granted when left out")
+	c.Flags().DurationVar(&o.Life, "expires-in", 0, "the `time` that it may take, such as 30m; an hour when left out")
+	c.Flags().Int64Var(&o.MaxCalls, "max-calls", 0, "the `number` of calls that may be made in it; no bound but the agent's own when left out")
 	c.Flags().StringArrayVar(&limits, "limit", nil, "`CLASS=MAX` calls, or CLASS:FIELD=MAX in all (repeatable)")
 	c.Flags().StringVar(&o.Parent, "parent", "", "`id` of an open task that it is a part of, and never outlives")
-	c.Flags().StringVar(&o.For, "for", "", "another `agent` that works in it, which lists this one among its orchestrators")
-	id.taskFlag(c)
+	c.Flags().StringVar(&o.For, "for", "", "another `agent` that is to work in it: its manifest lists this one in tasks.orchestrators")
+	id.asTaskFlag(c)
 	must(c.MarkFlagRequired("purpose"))
 	return c
 }
@@ -322,9 +328,9 @@ func (a *app) taskEndCommand(verb, short string) *cobra.Command {
 		id.maybe(c)
 	} else {
 		id.flags(c)
-		id.taskFlag(c)
+		id.asTaskFlag(c)
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the ledger")
+	c.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the ledger")
 	return c
 }
 

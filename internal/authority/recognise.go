@@ -201,9 +201,9 @@ var (
 	codeText = regexp.MustCompile(`cfe_[a-z2-7]{33}`)
 	// The header of a JWT is an object; most of what else looks so is a domain name or
 	// a version.
-	jwtText  = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{13,}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`)
-	pemText  = regexp.MustCompile(`(?s)-----BEGIN (?:EC |RSA )?PRIVATE KEY-----.*?-----END (?:EC |RSA )?PRIVATE KEY-----`)
-	jwkText  = regexp.MustCompile(`\{[^{}]*"kty"[^{}]*\}`)
+	jwtText = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{13,}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`)
+	pemText = regexp.MustCompile(`(?s)-----BEGIN (?:EC |RSA )?PRIVATE KEY-----.*?-----END (?:EC |RSA )?PRIVATE KEY-----`)
+	jwkText = regexp.MustCompile(`\{[^{}]*"kty"[^{}]*\}`)
 )
 
 // text looks at a text as it is, and as it was before it became a part of an address.
@@ -220,13 +220,13 @@ func (f *finder) look(s string) {
 			f.add(m, leak{code: &hash})
 		}
 	}
+	for _, m := range rejoined(s) { // before their pieces
+		f.add(m, leak{token: m})
+	}
 	for _, m := range jwtText.FindAllString(s, maxLeaks) {
 		if len(m) <= credential.MaxToken {
 			f.add(m, leak{token: m})
 		}
-	}
-	for _, m := range rejoined(s) {
-		f.add(m, leak{token: m})
 	}
 	for _, m := range pemText.FindAllString(s, maxParsed) {
 		f.pem(straight(m))

@@ -83,25 +83,22 @@ func rejoined(s string) []string {
 		if i < 0 {
 			break
 		}
-		margin := marginOf(rest, i, s)
 		rest = rest[i:]
 		piece, whole := pieceOf(rest)
-		if len(piece) < minPiece || !whole || ends(piece) {
-			rest = rest[len(piece):]
-			continue
-		}
-		tried++
-		if token := rejoin(rest, margin); token != "" {
-			found = append(found, token)
+		var e end
+		if e.after(piece); len(piece) >= minPiece && whole && !e.may() {
+			tried++
+			if token := rejoin(rest, marginOf(s, len(s)-len(rest))); token != "" {
+				found = append(found, token)
+			}
 		}
 		rest = rest[len(piece):]
 	}
 	return found
 }
 
-// marginOf is what the line begins with that has rest[i:], the end of s.
-func marginOf(rest string, i int, s string) string {
-	at := len(s) - len(rest) + i
+// marginOf is what the line of a text begins with in which a place is.
+func marginOf(s string, at int) string {
 	line := s[strings.LastIndexByte(s[:at], '\n')+1 : at]
 	return line[:len(line)-len(strings.TrimLeft(line, margins))]
 }
@@ -119,19 +116,27 @@ func pieceOf(s string) (piece string, whole bool) {
 	return s[:n], strings.HasPrefix(after, "\n")
 }
 
-// ends reports whether a token may end where s does.
-func ends(s string) bool {
-	parts := strings.Split(s, ".")
-	return len(parts) == 3 && slices.Contains(signatureSizes, len(parts[2]))
+// An end says of the pieces of a token that came so far whether it may end there.
+type end struct{ dots, last int }
+
+func (e *end) after(piece string) {
+	e.dots += strings.Count(piece, ".")
+	if i := strings.LastIndexByte(piece, '.'); i >= 0 {
+		e.last, piece = 0, piece[i+1:]
+	}
+	e.last += len(piece)
 }
+
+func (e *end) may() bool { return e.dots == 2 && slices.Contains(signatureSizes, e.last) }
 
 // rejoin returns the token that s begins with, whose first line has that margin.
 func rejoin(s, margin string) string {
 	var b strings.Builder
+	var e end
 	for b.Len() <= credential.MaxToken {
 		piece, whole := pieceOf(s)
 		b.WriteString(piece)
-		if ends(b.String()) {
+		if e.after(piece); e.may() {
 			return b.String()
 		}
 		if piece == "" || !whole {

@@ -227,6 +227,10 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	if d.eventKeys, err = authority.NewKeyring(ctx, ring); err != nil {
 		return err
 	}
+	restored, err := d.restored(ctx)
+	if err != nil {
+		return err
+	}
 	if err := d.openPeople(); err != nil {
 		return err
 	}
@@ -238,7 +242,7 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 		Changes: d.approvals, Changed: d.approvals.Changes(), Dev: cfg.Dev,
 		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(lost), TokenLife: cfg.Lifetimes.Token,
 		Definitions: d.definitions, Credential: d.credential, Tokens: verifier, Revocation: d.store,
-		Rings: []*authority.Keyring{d.eventKeys}, Now: now, Log: d.opt.Log,
+		Rings: []*authority.Keyring{d.eventKeys}, NotBefore: restored, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
@@ -303,6 +307,9 @@ func (d *Daemon) nonces(lost bool) *resource.MemoryNonces {
 // ahead as far as is allowed, to the end of its window, and the skew once more.
 const proofMemory = credential.ProofWindow + 2*credential.Ahead
 
+// assertionMemory is longer than any client assertion can be in its time.
+const assertionMemory = 5 * time.Minute
+
 // readBack loads the proofs of the last window out of the ledger, so that none
 // is taken a second time after a restart (docs/design.md, single use). It reports
 // whether there may be others: the clock was confirmed by hand, so that it is not
@@ -322,11 +329,30 @@ func (d *Daemon) readBack(ctx context.Context, memory *resource.MemoryReplay) (l
 		return false, fmt.Errorf("reading back which requests were refused for their rate: %w", err)
 	}
 	// What was used in the time that a restoration lost is in no log.
-	restored, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.ServerRestored, Since: since, Limit: 1})
+	restored, err := d.restored(ctx)
 	if err != nil {
-		return false, fmt.Errorf("reading back whether the log was restored: %w", err)
+		return false, err
 	}
-	return d.cfg.ConfirmClock || len(limited)+len(restored) > 0, nil
+	return d.cfg.ConfirmClock || len(limited) > 0 || restored.After(since), nil
+}
+
+// restored returns when the log was restored from a backup, if that is so lately that it
+// matters; the zero Time otherwise. Which assertions and proofs were used in the time that
+// was lost is in no log.
+func (d *Daemon) restored(ctx context.Context) (time.Time, error) {
+	since := d.opt.Now().Add(-assertionMemory)
+	found, err := d.store.Find(ctx, ledger.Filter{Kind: ledger.ServerRestored, Since: since, Limit: 1})
+	if err == nil && len(found) == 0 {
+		return time.Time{}, nil
+	}
+	var at time.Time
+	if err == nil {
+		at, err = found[0].When()
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading back whether the log was restored: %w", err)
+	}
+	return at, nil
 }
 
 // maxSecret bounds a credential: it becomes a header.

@@ -156,8 +156,9 @@ func TestProofFaults(t *testing.T) {
 		for _, lost := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/lost=%v", st.name, lost), func(t *testing.T) {
 				t.Parallel()
+				from := prepared(t, st)
 				for write := 0; ; write++ {
-					if !proofFault(t, st, write, lost) {
+					if !proofFault(t, st, from, write, lost) {
 						if write < 6 { // begin, savepoint, the effect, release, a segment and commit at least
 							t.Fatalf("only %d writes were tried", write)
 						}
@@ -169,8 +170,39 @@ func TestProofFaults(t *testing.T) {
 	}
 }
 
-func proofFault(t *testing.T, st stage, n int, lost bool) (reached bool) {
+// prepared returns what a stage begins with, as files that each try has a copy of; nil
+// where that has an open call, which ends with the process.
+func prepared(t *testing.T, st stage) *fixture {
+	t.Helper()
 	f := newFixture(t)
+	s := &subject{t: t, fixture: f, Store: f.open()}
+	st.prepare(s)
+	open, err := s.Unfinished(t.Context())
+	s.wantDone(err)
+	s.wantDone(s.Close())
+	if len(open) > 0 {
+		return nil
+	}
+	return f
+}
+
+// copied is another fixture on a copy of the files.
+func (f *fixture) copied(t testing.TB) *fixture {
+	t.Helper()
+	c := &fixture{t: t, dir: t.TempDir(), clock: f.clock, opt: f.opt}
+	c.opt.Places = []string{"file:" + c.place()}
+	c.write(c.db(), c.read(f.db()))
+	c.write(c.place(), c.read(f.place()))
+	return c
+}
+
+func proofFault(t *testing.T, st stage, from *fixture, n int, lost bool) (reached bool) {
+	f := from
+	if from == nil {
+		f = newFixture(t)
+	} else {
+		f = from.copied(t)
+	}
 	var armed atomic.Bool
 	var count atomic.Int64
 	hook := func(s statement) error {
@@ -187,7 +219,9 @@ func proofFault(t *testing.T, st stage, n int, lost bool) (reached bool) {
 		return &faulty{writer: w, before: hook}
 	}
 	s := &subject{t: t, fixture: f, Store: f.open()}
-	st.prepare(s)
+	if from == nil {
+		st.prepare(s)
+	}
 	before := recorded(t, s.Store, st.kind)
 	check := func(err error) {
 		t.Helper()

@@ -173,8 +173,9 @@ func TestRevocationFaults(t *testing.T) {
 		for _, lost := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/lost=%v", st.name, lost), func(t *testing.T) {
 				t.Parallel()
+				from := prepared(t, st)
 				for write := 0; ; write++ {
-					if !proofFault(t, st, write, lost) {
+					if !proofFault(t, st, from, write, lost) {
 						if write < 6 {
 							t.Fatalf("only %d writes were tried", write)
 						}

@@ -105,7 +105,7 @@ func TestManyRevocations(t *testing.T) {
 		t.Skip("it takes a while")
 	}
 	t.Parallel()
-	const agents, tasks, issued, tokens = 100, 100, 20_000, 100_000
+	const agents, tasks, issued, tokens = 100, 100, 20_000 / slower, 100_000 / slower
 	f := newFixture(t)
 	s := &subject{t: t, fixture: f, Store: f.open()}
 	ctx := t.Context()
@@ -175,7 +175,7 @@ func TestManyRevocations(t *testing.T) {
 	s.Store = f.open()
 	took := time.Since(start)
 	t.Logf("open with %d revocations, %d entries: %v", tokens+agents*tasks+agents, s.size(), took)
-	if took > 10*time.Second { // two are the aim, of a machine that does nothing else
+	if slower == 1 && took > 10*time.Second { // two are the aim, of a machine that does nothing else
 		t.Errorf("that is too long")
 	}
 	// All of it is known at once: Open has returned, and nothing else ran.
