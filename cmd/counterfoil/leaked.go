@@ -26,7 +26,8 @@ once. Anyone may report.
 The issuer answers the same to everything, so that it tells nobody what is real. So this
 command looks at the text itself and says what it recognises in it: whether that was in
 force, an administrator sees. It ends with 1 when it recognises nothing, or more than 8
-secrets; the text is sent all the same. A thumbprint or an id proves nothing: an administrator revokes by those.`,
+secrets; the text is sent all the same. A thumbprint or an id proves nothing: an
+administrator revokes by those.`,
 		Example: "  counterfoil leaked --issuer https://id.example.com < found.txt",
 		RunE: a.does(func(ctx context.Context, args []string) error {
 			if len(args) > 1 || len(args) == 1 && args[0] != "-" {

@@ -71,6 +71,6 @@ func (a *app) resumeCommand(kind, plural, short, long string) *cobra.Command {
 			})
 		}),
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the ledger")
+	c.Flags().StringVar(&reason, "reason", "", "`text` that says why, for the ledger")
 	return c
 }

@@ -80,7 +80,7 @@ func (a *app) revokeTargetCommand(kind counterfoil.TargetKind, id, what, about s
 	if kind == counterfoil.TargetPerson {
 		c.SuggestFor = []string{"people"}
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the ledger")
+	c.Flags().StringVar(&reason, "reason", "", "`text` that says why, for the ledger")
 	c.Flags().DurationVar(&wait, "wait", 10*time.Second, "the `time` to wait for the receipt; 0s prints what is known at once")
 	must(c.MarkFlagRequired("reason"))
 	return c

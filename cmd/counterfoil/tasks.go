@@ -112,7 +112,7 @@ beyond the agent's limits, or the parent's, is cut: the answer says what was giv
 	}
 	id.flags(c)
 	c.Flags().StringVar(&o.Purpose, "purpose", "", "what it is for, at most 500 bytes of `text`")
-	c.Flags().StringSliceVar(&tools, "tools", nil, "narrow it to these `RESOURCE/TOOL,…`; all that are granted when left out")
+	c.Flags().StringSliceVar(&tools, "tools", nil, "narrow it to these tools, each a `RESOURCE/TOOL`, with commas between; all that are granted when left out")
 	c.Flags().DurationVar(&o.Life, "expires-in", 0, "the `time` that it may take, such as 30m; an hour when left out")
 	c.Flags().Int64Var(&o.MaxCalls, "max-calls", 0, "the `number` of calls that may be made in it; no bound but the agent's own when left out")
 	c.Flags().StringArrayVar(&limits, "limit", nil, "`CLASS=MAX` calls, or CLASS:FIELD=MAX in all (repeatable)")
@@ -330,7 +330,7 @@ func (a *app) taskEndCommand(verb, short string) *cobra.Command {
 		id.flags(c)
 		id.asTaskFlag(c)
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the ledger")
+	c.Flags().StringVar(&reason, "reason", "", "`text` that says why, for the ledger")
 	return c
 }
 
