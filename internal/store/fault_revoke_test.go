@@ -42,6 +42,7 @@ func revocationStages() []stage {
 	}
 	refused := func(c counterfoil.Caller) func(*subject) bool {
 		return func(s *subject) bool {
+			c := c
 			c.Epoch, c.Issued, c.Audience = s.AgentState("payroll").Epoch, s.fixture.clock.Now(), "https://issuer/r/bank"
 			return s.Revoked(ctx, c) != nil
 		}
