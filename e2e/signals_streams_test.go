@@ -228,11 +228,15 @@ func TestRevocationsAreTold(t *testing.T) {
 	sys.CheckLedger()
 }
 
-// A key for events is published with its algorithm beside those of tokens, and no
-// token is signed with it.
+// A key for events is published with its algorithm beside those of tokens as soon as
+// there is a stream, and no token is signed with it.
 func TestEventKeysArePublished(t *testing.T) {
 	t.Parallel()
 	sys := counterfoiltest.New(t)
+	watch := watching(t, sys, "{}")
+	if status := watch.do("POST", "/ssf/streams", object{}, nil); status != http.StatusCreated {
+		t.Fatalf("a stream: %d", status)
+	}
 	resp, err := http.Get(sys.Issuer() + "/oauth/jwks")
 	if err != nil {
 		t.Fatal(err)

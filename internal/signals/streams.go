@@ -163,6 +163,10 @@ func (e *Engine) Create(ctx context.Context, c counterfoil.Caller, w Wish) (coun
 	} else if counterfoil.CodeOf(err) != counterfoil.ToolUnknown {
 		return none, err
 	}
+	// Its key is published by the time that the receiver looks for it.
+	if _, err := e.cfg.Signer(ctx); err != nil {
+		return none, fmt.Errorf("getting the key of events: %w", err)
+	}
 	from := e.cfg.Log.Size()
 	s := counterfoil.SignalStream{
 		ID: counterfoil.NewID("str_"), Agent: c.Agent, Audience: c.Agent, Status: counterfoil.StreamEnabled,
