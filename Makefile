@@ -38,7 +38,7 @@ test: deps ## every test with the race detector, peers included
 	@echo '==> Testing with the race detector (the first build takes minutes)'
 	@dir="$${COUNTERFOIL_VECTORS:-../shared/vectors}"; \
 		[ -e "$$dir/rfc9449.json" ] || echo "    vectors of other projects are not in $$dir: the tests that read them skip (COUNTERFOIL_VECTORS names the folder)"
-	@COUNTERFOIL_E2E=require CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+	@COUNTERFOIL_E2E=require CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) $(PACKAGES)
 
 # How long each target runs, or how many inputs it tries: make fuzz FUZZTIME=10m FUZZ='./ledger FuzzReceipt'
 FUZZTIME ?= 3s
