@@ -74,80 +74,6 @@ type Limit struct {
 	Max    string   `json:"max"` // a decimal of at most four places
 }
 
-// Kinds of resource.
-const (
-	ResourceMCP    = "mcp"
-	ResourceHTTP   = "http"
-	ResourceDirect = "direct" // not fronted: tokens only
-)
-
-// Binding modes: the ladder from bearer to bound. A manifest of this version has
-// BindingRequire alone.
-const (
-	BindingRequire = "require"
-	BindingPrefer  = "prefer"
-	BindingObserve = "observe"
-)
-
-// A Resource is a protected server.
-type Resource struct {
-	Name        string              `json:"name"`
-	Type        string              `json:"type"`
-	Environment string              `json:"environment"`
-	Upstream    string              `json:"upstream,omitzero"`
-	PublicURL   string              `json:"public_url,omitzero"`
-	Binding     string              `json:"binding"`
-	Credential  *UpstreamCredential `json:"credential,omitzero"`
-	Tools       []Tool              `json:"tools,omitzero"`
-	Resources   string              `json:"resources,omitzero"` // class of an MCP server's resources; empty refuses them
-	Prompts     string              `json:"prompts,omitzero"`   // class of its prompts; empty refuses them
-
-	// Servers are agents that speak for the resource: they may introspect its
-	// tokens and follow what is revoked.
-	Servers []string `json:"servers,omitzero"`
-}
-
-// Names under which an MCP resource's resources and prompts are granted.
-const (
-	ToolResources = "resources"
-	ToolPrompts   = "prompts"
-)
-
-// Tool returns the classified tool of that name. The tools "resources" and
-// "prompts" exist where the manifest gives them a class.
-func (r *Resource) Tool(name string) (Tool, bool) {
-	for i := range r.Tools {
-		if r.Tools[i].Name == name {
-			return r.Tools[i], true
-		}
-	}
-	switch {
-	case name == ToolResources && r.Resources != "":
-		return Tool{Name: name, Class: r.Resources}, true
-	case name == ToolPrompts && r.Prompts != "":
-		return Tool{Name: name, Class: r.Prompts}, true
-	}
-	return Tool{}, false
-}
-
-// An UpstreamCredential is what the gateway shows the upstream: a header whose
-// secret is in a file under the secrets directory.
-type UpstreamCredential struct {
-	Header string `json:"header"`
-	Prefix string `json:"prefix,omitzero"`
-	File   string `json:"file"`
-}
-
-// A Tool is something callable at a resource. A tool without a class is not
-// callable.
-type Tool struct {
-	Name   string            `json:"name"`
-	Class  string            `json:"class"`
-	Fields map[string]string `json:"fields,omitzero"` // name to JSON pointer (RFC 6901) into the arguments
-	Method string            `json:"method,omitzero"` // http resources only
-	Path   string            `json:"path,omitzero"`   // http resources only
-}
-
 // An Agent is a non-human identity record.
 type Agent struct {
 	Name        string     `json:"name"`
@@ -248,6 +174,7 @@ type Registry struct {
 	Policies  map[string]*Policy
 
 	Transmitters map[string]*Transmitter
+	Vocabularies map[string]*Vocabulary
 }
 
 // NewRegistry returns an empty registry.
@@ -260,6 +187,7 @@ func NewRegistry() *Registry {
 		Policies:  map[string]*Policy{},
 
 		Transmitters: map[string]*Transmitter{},
+		Vocabularies: map[string]*Vocabulary{},
 	}
 }
 
@@ -380,11 +308,19 @@ type Caller struct {
 	Issued   time.Time // the token's
 	Expires  time.Time // the token's
 
-	JKT     string
-	Binding string // "dpop" or "mtls"
+	JKT     string // empty where there is no key
+	Binding string // BoundDPoP, BoundMTLS or NotBound
 	KeyKind string // the algorithm of the proof
 	Proof   string // hash of thumbprint and proof id; at most one request has it
+	Bearer  string // what was shown where nothing is bound, by a name that is no secret: Bearer.Label
 }
+
+// How a Caller is bound to what it showed.
+const (
+	BoundDPoP = "dpop"   // RFC 9449
+	BoundMTLS = "mtls"   // RFC 8705
+	NotBound  = "bearer" // whoever has it is the caller
+)
 
 // DetailType is the authorization_details type that the token endpoint takes
 // (RFC 9396, Section 2).

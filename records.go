@@ -14,6 +14,7 @@ const (
 	KindPolicy   = "Policy"
 
 	KindTransmitter = "Transmitter"
+	KindVocabulary  = "Vocabulary"
 )
 
 // A DocKey names a document of the registry.

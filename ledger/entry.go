@@ -52,7 +52,10 @@ const (
 	PersonEnrolled         Kind = "person.enrolled"
 	PersonChanged          Kind = "person.changed"
 	PasskeyEnded           Kind = "passkey.ended"
-	UpstreamCredentialUsed Kind = "upstream.credential_used"
+	UpstreamCredentialUsed Kind = "upstream.credential_used" // binding ends here: what the upstream is shown is a bearer secret
+	AnswerScrubbed         Kind = "answer.scrubbed"          // an upstream's answer held its credential, which was masked
+	CredentialStored       Kind = "credential.stored"        // an upstream's, sealed in the database
+	CredentialDeleted      Kind = "credential.deleted"
 	ToolPinned             Kind = "tool.pinned"
 	ToolChanged            Kind = "tool.changed"
 	CloneSuspected         Kind = "clone.suspected"
@@ -86,7 +89,7 @@ type Entry struct {
 	Owner      string   `json:"owner,omitzero"`
 	Instance   string   `json:"instance,omitzero"`
 	JKT        string   `json:"jkt,omitzero"`       // thumbprint of the key that proved possession (RFC 7638)
-	Binding    string   `json:"binding,omitzero"`   // dpop or mtls
+	Binding    string   `json:"binding,omitzero"`   // dpop, mtls or bearer
 	TokenJTI   string   `json:"token_jti,omitzero"` // the token's id, never the token
 	Proof      string   `json:"proof,omitzero"`     // hash of thumbprint and proof id: read back after a restart
 	Epoch      int64    `json:"epoch,omitzero"`
