@@ -7,17 +7,18 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/notify"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 // maxWebhooks bounds how often one thing is told.
 const maxWebhooks = 16
 
-func (n *Notify) check(bad func(string, ...any)) {
+func (n *Notify) check(guard *outbound.Guard, bad func(string, ...any)) {
 	if len(n.Webhooks) > maxWebhooks {
 		bad("notify.webhooks: %d of them; %d is the limit", len(n.Webhooks), maxWebhooks)
 	}
 	for i, w := range n.Webhooks {
-		if err := notify.CheckURL(w.URL); err != nil {
+		if err := guard.CheckURL(outbound.Elsewhere, w.URL); err != nil {
 			bad("notify.webhooks[%d].url: %q %v", i, shown(w.URL), err)
 		}
 		if w.SecretFile == "" {

@@ -20,7 +20,7 @@ func (d *Daemon) openPeople() error {
 	if err != nil {
 		return err
 	}
-	tell.Now, tell.Log = d.opt.Now, d.opt.Log
+	tell.Guard, tell.Now, tell.Log = d.guard, d.opt.Now, d.opt.Log
 	if d.notifier, err = notify.New(tell); err != nil {
 		return err
 	}

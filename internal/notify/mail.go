@@ -10,11 +10,13 @@ import (
 	"mime/quotedprintable"
 	"net"
 	"net/mail"
+	"net/netip"
 	"net/smtp"
 	"strings"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 // SMTP is a relay that takes mail for people.
@@ -42,12 +44,13 @@ const maxMails = 50
 
 type mailer struct {
 	SMTP
-	host string
-	now  func() time.Time
-	tls  *tls.Config // for tests
+	host  string
+	guard *outbound.Guard
+	now   func() time.Time
+	tls   *tls.Config // for tests
 }
 
-func newMail(s SMTP, now func() time.Time) (*mailer, error) {
+func newMail(s SMTP, guard *outbound.Guard, now func() time.Time) (*mailer, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func newMail(s SMTP, now func() time.Time) (*mailer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &mailer{SMTP: s, host: host, now: now, tls: &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}}, nil
+	return &mailer{SMTP: s, host: host, guard: guard, now: now, tls: &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}}, nil
 }
 
 func (*mailer) name() string { return "mail" }
@@ -80,8 +83,11 @@ func (m *mailer) send(ctx context.Context, id string, msg *Message) error {
 	if len(to) == 0 {
 		return nil
 	}
-	conn, err := newDialer(m.host).DialContext(ctx, "tcp", m.Host)
+	conn, err := m.guard.Dialer(outbound.Upstream).DialContext(ctx, "tcp", m.Host)
 	if err != nil {
+		if errors.Is(err, outbound.ErrRefused) {
+			return final{fmt.Errorf("connecting to the relay: %w", err)}
+		}
 		return fmt.Errorf("connecting to the relay: %w", err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -121,6 +127,15 @@ func (m *mailer) session(conn net.Conn, id string, to []string, msg *Message) er
 		return final{fmt.Errorf("mailing one of %d people: %w", len(to), refused)}
 	}
 	return refused
+}
+
+// loopbackHost reports whether a host is this machine by its own word.
+func loopbackHost(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
 }
 
 // greet begins a session, encrypted unless the relay is this machine: what is asked

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 // A Message is what is told.
@@ -53,6 +54,10 @@ type Config struct {
 	Slack    counterfoil.Secret // URL of an incoming webhook; whoever has it can post
 	SMTP     *SMTP
 
+	// Guard judges where webhooks and the chat are, as named by somebody else, and the
+	// relay as an upstream of the operator's. Nil: with an empty list.
+	Guard *outbound.Guard
+
 	Now func() time.Time                           // time.Now when nil
 	Log *slog.Logger                               // never has a sentence, an address or a secret
 	Nap func(ctx context.Context, d time.Duration) // waits; a timer when nil
@@ -69,7 +74,7 @@ type Webhook struct {
 const (
 	maxWaiting = 512              // deliveries that were taken and not ended
 	maxAtOnce  = 4                // deliveries on the wire
-	maxTime    = 10 * time.Second // of one attempt at HTTP
+	maxTime    = 10 * time.Second // of one attempt; HTTP has half of it
 	maxAnswer  = 64 << 10         // bytes of an answer, which nobody reads
 )
 
@@ -152,21 +157,21 @@ func New(cfg Config) (*Notifier, error) {
 	n := &Notifier{cfg: cfg}
 	add := func(t target) { n.targets = append(n.targets, &lane{target: t, slots: make(chan struct{}, maxAtOnce)}) }
 	for i, w := range cfg.Webhooks {
-		t, err := newWebhook(i+1, w, cfg.Now)
+		t, err := newWebhook(i+1, w, cfg.Guard, cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("making webhook %d: %w", i+1, err)
 		}
 		add(t)
 	}
 	if !cfg.Slack.Empty() {
-		t, err := newSlack(cfg.Slack)
+		t, err := newSlack(cfg.Slack, cfg.Guard)
 		if err != nil {
 			return nil, fmt.Errorf("making the chat's webhook: %w", err)
 		}
 		add(t)
 	}
 	if cfg.SMTP != nil {
-		t, err := newMail(*cfg.SMTP, cfg.Now)
+		t, err := newMail(*cfg.SMTP, cfg.Guard, cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("making the mailer: %w", err)
 		}

@@ -1,152 +1,47 @@
 package notify
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
-
-// CheckURL reports why a message cannot be sent there: it goes over TLS, or stays on
-// this machine.
-func CheckURL(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("is not an http or https URL")
-	case u.User != nil || u.Fragment != "":
-		return errors.New("has a user or a fragment")
-	case u.Scheme == "http" && !loopbackHost(u.Hostname()):
-		return errors.New("is plain http, which is for loopback; use https")
-	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
-		return checkIP(ip, ip.Unmap().IsLoopback())
-	}
-	return nil
-}
-
-func loopbackHost(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
-}
-
-// checkIP refuses addresses at which no receiver is: link-local ones, among which
-// clouds have their metadata services, and this machine, unless it was named.
-func checkIP(ip netip.Addr, loopback bool) error {
-	for _, a := range embedded(ip) {
-		switch {
-		case a.IsLoopback() && !loopback:
-			return fmt.Errorf("%s is this machine, under a name that does not say so", ip)
-		case a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsUnspecified(), a == metadataAlibaba, a == metadataAWS, a == metadataOracle, a == broadcast:
-			return fmt.Errorf("%s is a link-local or metadata address, or none", ip)
-		}
-	}
-	return nil
-}
-
-var (
-	metadataAlibaba = netip.MustParseAddr("100.100.100.200")
-	metadataAWS     = netip.MustParseAddr("fd00:ec2::254")
-	metadataOracle  = netip.MustParseAddr("192.0.0.192")
-	broadcast       = netip.MustParseAddr("255.255.255.255")
-
-	nat64  = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
-	sixTo4 = netip.MustParsePrefix("2002::/16")    // RFC 3056
-)
-
-// embedded returns an address and the IPv4 address that it leads to, if it has one
-// inside.
-func embedded(ip netip.Addr) []netip.Addr {
-	ip = ip.WithZone("").Unmap()
-	out := []netip.Addr{ip}
-	b := ip.As16()
-	switch {
-	case nat64.Contains(ip):
-		out = append(out, netip.AddrFrom4([4]byte(b[12:16])))
-	case sixTo4.Contains(ip):
-		out = append(out, netip.AddrFrom4([4]byte(b[2:6])))
-	}
-	return out
-}
-
-// newDialer dials what a name resolves to only where a receiver can be.
-func newDialer(host string) *net.Dialer {
-	loopback := loopbackHost(host)
-	return &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("dialling: %w", err)
-		}
-		if err := checkIP(at.Addr(), loopback); err != nil {
-			return final{fmt.Errorf("dialling: %w", err)}
-		}
-		return nil
-	}}
-}
 
 // A poster posts JSON to one URL.
 type poster struct {
-	url    string
-	client *http.Client
+	url   string
+	guard *outbound.Guard
 }
 
-func newPoster(address string) (poster, error) {
-	if err := CheckURL(address); err != nil {
+func newPoster(address string, guard *outbound.Guard) (poster, error) {
+	if err := guard.CheckURL(outbound.Elsewhere, address); err != nil {
 		return poster{}, fmt.Errorf("its URL %w", err) // the URL itself may be a secret
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return poster{}, errors.New("its URL is none")
-	}
-	return poster{url: address, client: &http.Client{
-		Timeout:       maxTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		// No proxy out of the environment, and no connection that stays: the name is
-		// looked up and its address judged each time.
-		Transport: &http.Transport{
-			DialContext: newDialer(u.Hostname()).DialContext, DisableKeepAlives: true, ForceAttemptHTTP2: true,
-			TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: maxTime, MaxResponseHeaderBytes: 32 << 10,
-		},
-	}}, nil
+	return poster{address, guard}, nil
 }
 
 func (p *poster) post(ctx context.Context, body []byte, header http.Header) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
-	if err != nil {
-		return final{errors.New("making the request")}
-	}
-	req.Header = header
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "counterfoil")
-	resp, err := p.client.Do(req)
-	if err != nil {
-		var of *url.Error // it says the URL, which may be a secret
-		if errors.As(err, &of) {
-			err = of.Err
-		}
+	header.Set("Content-Type", "application/json")
+	status, _, _, err := p.guard.Fetch(ctx, outbound.Elsewhere, http.MethodPost, p.url, header, body, maxAnswer)
+	switch {
+	case status != 0:
+		return checkAnswer(status) // what it says does not matter, nor how long
+	case errors.Is(err, outbound.ErrRefused):
+		return final{fmt.Errorf("posting: it %w", err)}
+	case err != nil:
 		return fmt.Errorf("posting: %w", err)
 	}
-	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // what it says does not matter
-	return checkAnswer(resp.StatusCode)
+	return errors.New("posting: no answer")
 }
 
 // A webhook is signed as Standard Webhooks 1.0.0 says, with its symmetric scheme.
@@ -157,8 +52,8 @@ type webhook struct {
 	now    func() time.Time
 }
 
-func newWebhook(number int, w Webhook, now func() time.Time) (*webhook, error) {
-	p, err := newPoster(w.URL)
+func newWebhook(number int, w Webhook, guard *outbound.Guard, now func() time.Time) (*webhook, error) {
+	p, err := newPoster(w.URL, guard)
 	if err != nil {
 		return nil, err
 	}
@@ -232,8 +127,8 @@ func (w *webhook) send(ctx context.Context, id string, m *Message) error {
 // slack posts what Slack, and those who imitate it, take at an incoming webhook.
 type slack struct{ poster }
 
-func newSlack(address counterfoil.Secret) (*slack, error) {
-	p, err := newPoster(strings.TrimSpace(address.Reveal()))
+func newSlack(address counterfoil.Secret, guard *outbound.Guard) (*slack, error) {
+	p, err := newPoster(strings.TrimSpace(address.Reveal()), guard)
 	return &slack{p}, err
 }
 

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -74,16 +74,18 @@ type Config struct {
 	// Revoke takes authority away, and records it. What is revoked already is no error.
 	Revoke func(ctx context.Context, r counterfoil.Revocation, actor string) error
 
+	// Guard judges where receivers and transmitters are. Nil: with an empty list.
+	Guard *outbound.Guard
+
 	Now    func() time.Time
 	Logger *slog.Logger
 }
 
 // An Engine is both sides of shared signals. Safe for concurrent use.
 type Engine struct {
-	cfg    Config
-	tail   tail
-	client *http.Client
-	most   bounds
+	cfg  Config
+	tail tail
+	most bounds
 
 	mu       sync.Mutex
 	backlogs map[string]*backlog  // by stream
@@ -111,7 +113,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, errors.New("making shared signals: a part that they need is missing")
 	}
 	e := &Engine{
-		cfg: cfg, client: newClient(), most: bounds{tail: 1 << 14, backlog: 1 << 12, acked: 1 << 12},
+		cfg: cfg, most: bounds{tail: 1 << 14, backlog: 1 << 12, acked: 1 << 12},
 		backlogs: map[string]*backlog{}, pushes: map[string]*attempts{}, pulls: map[string]*attempts{}, verified: map[string]time.Time{},
 	}
 	e.tail.begin(cfg.Log.Size())

@@ -6,9 +6,6 @@ import "github.com/counterfoil/counterfoil"
 // few events.
 func (e *Engine) Tighten(tail, backlog, acked int) { e.most = bounds{tail, backlog, acked} }
 
-// CheckAddress is what an address is asked before it is dialled.
-var CheckAddress = checkAddress
-
 // MailboxOf is whom a subject names.
 func MailboxOf(issuer string, subject []byte) (mailbox, why string) {
 	return mailboxOf(&counterfoil.Transmitter{Issuer: issuer}, subject)

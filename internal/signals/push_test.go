@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -268,24 +269,30 @@ func TestPushThatIsNotRecorded(t *testing.T) {
 	}
 }
 
-// A receiver that does not answer keeps no other one waiting for ever, and one whose
-// name leads to where no receiver is gets nothing.
-func TestAddresses(t *testing.T) {
+// Where a receiver may be is the guard's to say: the same one is told with a list that
+// names its address, and not without.
+func TestWhereReceiversAre(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		ip       string
-		loopback bool
-		ok       bool
+	for name, c := range map[string]struct {
+		guard *outbound.Guard
+		told  int
 	}{
-		{"192.0.2.1", false, true}, {"10.1.2.3", false, true}, {"2001:db8::1", false, true}, {"127.0.0.1", true, true}, {"::1", true, true},
-		{"127.0.0.1", false, false}, {"::1", false, false}, {"::ffff:127.0.0.1", false, false},
-		{"169.254.169.254", false, false}, {"169.254.169.254", true, false}, {"::ffff:169.254.169.254", false, false},
-		{"64:ff9b::a9fe:a9fe", false, false}, {"2002:a9fe:a9fe::1", false, false}, {"fe80::1", false, false}, {"fe80::1%eth0", false, false},
-		{"fd00:ec2::254", false, false}, {"100.100.100.200", false, false}, {"192.0.0.192", false, false}, {"168.63.129.16", false, false},
-		{"0.0.0.0", true, false}, {"::", true, false}, {"224.0.0.1", false, false},
+		"on the list": {outbound.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}), 2},
+		"no list":     {nil, 0},
+		"another one": {outbound.New([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}), 0},
 	} {
-		if err := signals.CheckAddress(netip.MustParseAddr(c.ip), c.loopback); (err == nil) != c.ok {
-			t.Errorf("%s, loopback %v: %v", c.ip, c.loopback, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.cfg.Guard = c.guard
+			w.start()
+			r := newReceiver(t)
+			w.pushTo(r, "")
+			w.happen(suspended("payroll"))
+			w.Deliver(t.Context())
+			if got, asked := r.events(); (len(got) > 0) != (c.told > 0) || asked != len(got) {
+				t.Errorf("%d events, asked %d times", len(got), asked)
+			}
+		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -106,6 +107,7 @@ func newWorld(t *testing.T) *world {
 			w.revoked, w.actors = append(w.revoked, r), append(w.actors, actor)
 			return nil
 		},
+		Guard:  outbound.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}),
 		Now:    w.clock,
 		Logger: slog.New(slog.NewTextHandler(lockedWriter{w}, nil)),
 	}
