@@ -18,6 +18,7 @@ type Filter struct {
 	RequestID string
 	Approval  string // its id
 	Token     string // its id
+	Binding   string // what the caller had shown, such as bearer
 	Since     time.Time
 	Until     time.Time // before that
 	Before    int64     // of a lower index; any when zero

@@ -23,8 +23,9 @@ func (a *app) backupCommand() *cobra.Command {
 ledger's key (sealed), and what else its data folder needs. The file is read to its
 end and checked before it takes the name. counterfoil restore reads it.
 
-What is not in it, and what a restoration needs beside it: the key-encryption key and
-the upstreams' credentials (secrets_dir). Keep copies of both, apart from the backups.`,
+What is not in it, and what a restoration needs beside it: the key-encryption key, the
+upstreams' credentials that are files (secrets_dir), and the programs of providers_dir.
+Credentials that are stored are in it, sealed. Keep copies of the rest apart from it.`,
 		Example: "  counterfoil backup --out /backups/counterfoil-$(date +%F).backup",
 		Args:    cobra.NoArgs,
 	}

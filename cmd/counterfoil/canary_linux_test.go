@@ -23,9 +23,9 @@ import (
 	"github.com/counterfoil/counterfoil/agent"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
-	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 	"github.com/counterfoil/counterfoil/internal/daemon"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -230,7 +230,7 @@ func (c *cage) sealedKeys(kek []byte) {
 		if err := rows.Scan(&kid, &sealed); err != nil {
 			c.t.Fatal(err)
 		}
-		pem, err := authority.Unseal(kek, "signing_keys/sealed", kid, sealed)
+		pem, err := seal.Open(kek, "signing_keys/sealed", kid, sealed)
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func (c *cage) sealedKeys(kek []byte) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	secret, err := authority.Unseal(kek, "ledger/signing-key", verifier.Name(), sealed)
+	secret, err := seal.Open(kek, "ledger/signing-key", verifier.Name(), sealed)
 	if err != nil {
 		c.t.Fatal(err)
 	}

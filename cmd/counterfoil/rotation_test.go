@@ -20,6 +20,7 @@ import (
 	"github.com/counterfoil/counterfoil/ijson"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
+	"github.com/counterfoil/counterfoil/internal/seal"
 )
 
 // A rotating system is one whose signing keys are rotated while agents work.
@@ -293,7 +294,7 @@ func (r *rotating) steal() *credential.Signer {
 	if err := db.QueryRow(`SELECT kid, sealed FROM signing_keys WHERE state = 'active' AND purpose = 'access-token'`).Scan(&kid, &sealed); err != nil {
 		r.t.Fatal(err)
 	}
-	pem, err := authority.Unseal(kek, "signing_keys/sealed", kid, sealed)
+	pem, err := seal.Open(kek, "signing_keys/sealed", kid, sealed)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/manifest"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -138,7 +139,7 @@ func TestKeysAreSealedAtRest(t *testing.T) {
 		if len(k.Sealed) == 0 || bytes.Contains(k.Sealed, []byte("PRIVATE")) {
 			t.Errorf("key %s is kept as %q", k.KID, k.Sealed)
 		}
-		if _, err := authority.Unseal(kek(1), "signing_keys/sealed", k.KID, k.Sealed); err != nil {
+		if _, err := seal.Open(kek(1), "signing_keys/sealed", k.KID, k.Sealed); err != nil {
 			t.Error(err)
 		}
 	}
@@ -164,12 +165,12 @@ func TestKeyringStopsTheStart(t *testing.T) {
 		want string
 		is   error
 	}{
-		{"another KEK", func(*house) {}, 2, "put back the KEK file", authority.ErrWrongKEK},
-		{"a damaged private half", func(h *house) { save(h, func(k []counterfoil.SigningKey) { k[0].Sealed[30] ^= 1 }) }, 1, "restore it from a backup", authority.ErrDamaged},
-		{"no private half", func(h *house) { save(h, func(k []counterfoil.SigningKey) { k[0].Sealed = nil }) }, 1, "restore it from a backup", authority.ErrDamaged},
+		{"another KEK", func(*house) {}, 2, "put back the KEK file", seal.ErrWrongKEK},
+		{"a damaged private half", func(h *house) { save(h, func(k []counterfoil.SigningKey) { k[0].Sealed[30] ^= 1 }) }, 1, "restore it from a backup", seal.ErrDamaged},
+		{"no private half", func(h *house) { save(h, func(k []counterfoil.SigningKey) { k[0].Sealed = nil }) }, 1, "restore it from a backup", seal.ErrDamaged},
 		{"swapped private halves", func(h *house) {
 			save(h, func(k []counterfoil.SigningKey) { k[0].Sealed, k[1].Sealed = k[1].Sealed, k[0].Sealed })
-		}, 1, "restore it from a backup", authority.ErrDamaged},
+		}, 1, "restore it from a backup", seal.ErrDamaged},
 		{"two active keys", func(h *house) {
 			save(h, func(k []counterfoil.SigningKey) { k[0].State, k[1].State = authority.KeyActive, authority.KeyActive })
 		}, 1, "2 active and 0 next", nil},
@@ -413,3 +414,5 @@ func TestTokenLifeHasBounds(t *testing.T) {
 		}
 	}
 }
+
+func kek(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }

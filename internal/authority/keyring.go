@@ -15,6 +15,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -343,7 +344,7 @@ func (k *Keyring) newKey(state string, now time.Time) (counterfoil.SigningKey, e
 		return counterfoil.SigningKey{}, fmt.Errorf("encoding a signing key: %w", err)
 	}
 	public := signer.Public()
-	sealed, err := Seal(k.cfg.KEK, sealedKeys, public.Thumbprint(), pem)
+	sealed, err := seal.Seal(k.cfg.KEK, sealedKeys, public.Thumbprint(), pem)
 	if err != nil {
 		return counterfoil.SigningKey{}, err
 	}
@@ -397,7 +398,7 @@ func (k *Keyring) makeView(keys []counterfoil.SigningKey) (*keyView, error) {
 }
 
 func (k *Keyring) open(key counterfoil.SigningKey) (*credential.Signer, error) {
-	pem, err := Unseal(k.cfg.KEK, sealedKeys, key.KID, key.Sealed)
+	pem, err := seal.Open(k.cfg.KEK, sealedKeys, key.KID, key.Sealed)
 	if err != nil {
 		return nil, err
 	}

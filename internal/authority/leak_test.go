@@ -16,6 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -240,7 +241,7 @@ func TestLeakedSigningKey(t *testing.T) {
 		t.Error("the public half was enough for an alarm")
 	}
 	for _, row := range rows {
-		pem, err := authority.Unseal(kek(1), "signing_keys/sealed", row.KID, row.Sealed)
+		pem, err := seal.Open(kek(1), "signing_keys/sealed", row.KID, row.Sealed)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func (d *Daemon) Backup(ctx context.Context, w io.Writer) error {
 	}
 	b.manifest = BackupManifest{
 		Format: BackupFormat, Made: d.opt.Now().UTC(), Version: d.opt.Version, Issuer: d.cfg.Public.URL,
-		Origin: b.origin, Entries: copied.Size, Root: copied.Root.String(), Without: []string{"the key-encryption key", "the files of secrets_dir"},
+		Origin: b.origin, Entries: copied.Size, Root: copied.Root.String(), Without: []string{"the key-encryption key", "the files of secrets_dir", "the programs of providers_dir"},
 	}
 	b.small[backupCheckpoint] = copied.Checkpoint
 	if err := b.write(ctx, w, filepath.Join(dir, backupDatabase)); err != nil {

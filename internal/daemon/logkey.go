@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
@@ -104,7 +104,7 @@ func openLogKey(path, origin string, kek, text []byte) (note.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the ledger's signing key at %s is damaged: put back a copy of the file", path)
 	}
-	secret, err := authority.Unseal(kek, logKeyPurpose, origin, sealed)
+	secret, err := seal.Open(kek, logKeyPurpose, origin, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger's signing key at %s: %w", path, err)
 	}
@@ -156,7 +156,7 @@ func newKey(origin string, kek []byte) (freshKey, error) {
 	if err != nil {
 		return freshKey{}, fmt.Errorf("making the ledger's key: %w", err)
 	}
-	sealed, err := authority.Seal(kek, logKeyPurpose, origin, []byte(secret))
+	sealed, err := seal.Seal(kek, logKeyPurpose, origin, []byte(secret))
 	if err != nil {
 		return freshKey{}, fmt.Errorf("sealing the ledger's key: %w", err)
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
-	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/seal"
 	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/internal/store"
 )
@@ -22,14 +22,14 @@ func (d *Daemon) openSignals(kek []byte) (err error) {
 		Registry:   func() *counterfoil.Registry { r, _ := d.store.Registry(); return r },
 		AgentState: d.store.AgentState,
 		Signer:     d.eventSigner,
-		Seal:       func(stream string, b []byte) ([]byte, error) { return authority.Seal(kek, sealedStreams, stream, b) },
-		Open:       func(stream string, b []byte) ([]byte, error) { return authority.Unseal(kek, sealedStreams, stream, b) },
+		Seal:       func(stream string, b []byte) ([]byte, error) { return seal.Seal(kek, sealedStreams, stream, b) },
+		Open:       func(stream string, b []byte) ([]byte, error) { return seal.Open(kek, sealedStreams, stream, b) },
 		Secret:     d.secret,
 		Revoke: func(ctx context.Context, r counterfoil.Revocation, actor string) error {
 			_, err := d.authority.Revoke(ctx, r, actor)
 			return err
 		},
-		Now: d.opt.Now, Logger: d.opt.Log,
+		Guard: d.guard, Now: d.opt.Now, Logger: d.opt.Log,
 	})
 	return err
 }

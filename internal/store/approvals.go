@@ -80,7 +80,7 @@ func (s *Store) RequestApproval(ctx context.Context, a counterfoil.Approval, mos
 // is not live, its token is revoked, its task closed or its resource suspended.
 func wantUsable(w writer, a *counterfoil.Approval, now time.Time) error {
 	c := &a.Caller
-	if err := wantLive(w, counterfoil.Live{Agent: c.Agent, Instance: c.Instance, Epoch: c.Epoch}); err != nil {
+	if err := wantLive(w, counterfoil.Live{Agent: c.Agent, Instance: c.Instance, Epoch: c.Epoch, Unbound: c.Binding == counterfoil.NotBound}); err != nil {
 		return err
 	}
 	dead := false
@@ -102,6 +102,9 @@ func wantLive(w writer, live counterfoil.Live) error {
 	status, epoch, err := agentRow(w, live.Agent)
 	if err != nil {
 		return err
+	}
+	if live.Unbound && live.Instance == "" && live.Epoch == 0 && status == counterfoil.Active {
+		return nil
 	}
 	instance, err := instanceRow(w, live.Instance, live.Agent)
 	if err != nil {

@@ -128,6 +128,18 @@ func steps(t *testing.T) []step {
 			reg, _ := s.Registry()
 			return reg.Agents["payroll"] == nil && s.AgentState("payroll").Status == counterfoil.Offboarded
 		}},
+		{"put a credential", false, ledger.CredentialStored, func(ctx context.Context, s *Store) error {
+			return s.PutCredential(ctx, "crm", []byte{1}, entry(ledger.CredentialStored, ""))
+		}, func(s *Store) bool {
+			b, err := s.SealedCredential(context.Background(), "crm")
+			return err == nil && len(b) == 1
+		}},
+		{"delete a credential", true, ledger.CredentialDeleted, func(ctx context.Context, s *Store) error {
+			return s.DeleteCredential(ctx, "crm", entry(ledger.CredentialDeleted, ""))
+		}, func(s *Store) bool {
+			b, err := s.SealedCredential(context.Background(), "crm")
+			return err == nil && b == nil
+		}},
 	}
 }
 

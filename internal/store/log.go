@@ -199,6 +199,11 @@ func (s *Store) Find(ctx context.Context, f ledger.Filter) ([]*ledger.Entry, err
 		var hits []*ledger.Entry
 		old := false
 		err := g.each(g.first, before, func(_ int64, entry []byte) error {
+			for _, w := range want {
+				if !bytes.Contains(entry, w.needle) {
+					return nil // most are passed over without being read
+				}
+			}
 			ok, at, err := matches(entry, want)
 			if err != nil {
 				return err
@@ -243,7 +248,7 @@ func wantedBy(f ledger.Filter) []wanted {
 	for _, m := range []wanted{
 		{name: "request_id", value: f.RequestID}, {name: "agent", value: f.Agent}, {name: "tool", value: f.Tool},
 		{name: "code", value: string(f.Code)}, {name: "kind", value: string(f.Kind)}, {name: "actor", value: f.Actor},
-		{name: "class", value: f.Class}, {name: "token_jti", value: f.Token},
+		{name: "class", value: f.Class}, {name: "token_jti", value: f.Token}, {name: "binding", value: f.Binding},
 	} {
 		if m.value != "" {
 			m.needle = ledger.AppendText([]byte(`"`+m.name+`":`), m.value)

@@ -36,7 +36,8 @@ func (s *Store) DecideUsing(ctx context.Context, use counterfoil.CallUse, e *led
 	if e.Kind != ledger.CallDecided {
 		return fmt.Errorf("deciding a call with a %s entry", e.Kind)
 	}
-	if use.Agent == "" || use.Agent != e.Agent || use.Key != "" && use.Digest == "" {
+	// A call that an enforcement point asks about is recorded as the point's.
+	if use.Agent == "" || use.Agent != e.Agent && use.Agent != e.OnBehalfOf || use.Key != "" && use.Digest == "" {
 		return errors.New("deciding a call: it is not its agent's, or a key does not say which call it is for")
 	}
 	t, err := s.chain(use.Task, use.Agent)

@@ -72,6 +72,7 @@ func newRelic(t *testing.T) *relic {
 		INSERT INTO person_codes (person, hash, how, expires) VALUES ('bo', x'bb', 'first', 9000000000000);
 		INSERT INTO proposals (id, documents, digest, actor, approval, created, effective) VALUES ('prp_1', x'00', 'd', 'uid:0', '', 1, 2);
 		INSERT INTO streams (id, agent, body, cursor, acked) VALUES ('str_1', 'payroll', '{}', 0, '[]');
+		INSERT INTO credentials (name, sealed, stored, actor) VALUES ('crm', x'0102', 1, 'uid:0');
 		INSERT INTO signing_keys (kid, purpose, alg, state, jwk, sealed, created, active, retired) VALUES ('sk1', 'access-token', 'ES256', 'active', x'00', x'01', 1, 1, 0), ('sk0', 'access-token', 'ES256', 'removed', x'00', NULL, 1, 1, 1);
 		INSERT INTO approvals (id, state, kind, agent, instance, task, key, held, created, expires, use_until, closed, decided, reason, body, erased, call_digest) VALUES
 			('apr_1', 'pending', 'call', 'payroll', 'ins_1', '', '', 0, 1, 9000000000000, 0, 0, 0, '', '{}', 0, 'd1'),
@@ -177,6 +178,7 @@ func TestRestoreVoids(t *testing.T) {
 		`SELECT closed FROM tasks WHERE id = 'tsk_1'`:                                      now,
 		`SELECT group_concat(id || ' ' || state) FROM approvals`:                           "apr_1 revoked,apr_2 revoked,apr_3 denied",
 		`SELECT count(*) FROM signing_keys WHERE sealed IS NOT NULL OR state <> 'removed'`: "0",
+		`SELECT name || hex(sealed) || stored || actor FROM credentials`:                   "crm01021uid:0", // an upstream's, which it takes still
 		`SELECT (SELECT count(*) FROM codes) + (SELECT count(*) FROM person_codes) + (SELECT count(*) FROM proposals) + (SELECT count(*) FROM streams)`: "0",
 		`SELECT value FROM meta WHERE name = 'origin'`:                  testOrigin + "/restored-1",
 		`SELECT group_concat(jkt || ' ' || live) FROM keys`:             "b0 0,b1 1,k0 0,k1 1,k2 0",

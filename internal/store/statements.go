@@ -126,6 +126,9 @@ const (
 	insertSignal
 	purgeSignals
 
+	putCredential
+	deleteCredential
+
 	putSigningKey
 	readSigningKeys
 
@@ -345,6 +348,10 @@ var sqliteTexts = [statements]string{
 	readStreams:  `SELECT body, cursor, acked FROM streams ORDER BY id`,
 	streamRow:    `SELECT cursor, acked FROM streams WHERE id = ?`,
 	ackStream:    `UPDATE streams SET cursor = ?2, acked = ?3 WHERE id = ?1`,
+
+	putCredential: `INSERT INTO credentials (name, sealed, stored, actor) VALUES (?1, ?2, ?3, ?4)
+		ON CONFLICT DO UPDATE SET sealed = excluded.sealed, stored = excluded.stored, actor = excluded.actor`,
+	deleteCredential: `DELETE FROM credentials WHERE name = ?`,
 
 	findSignal:   `SELECT 1 FROM signals WHERE transmitter = ? AND id = ?`,
 	insertSignal: `INSERT INTO signals (transmitter, id, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,

@@ -61,7 +61,7 @@ func (s *subject) taskOf(id string) counterfoil.Task {
 
 // before7 takes a database back to before there were tasks.
 func (f *fixture) before7() {
-	f.edit(`DROP TABLE tasks`, `DROP TABLE task_limits`, `DROP TABLE dead`, `DROP TABLE standing`, `DROP TABLE outcomes`, `DROP TABLE streams`, `DROP TABLE signals`,
+	f.edit(`DROP TABLE tasks`, `DROP TABLE task_limits`, `DROP TABLE dead`, `DROP TABLE standing`, `DROP TABLE outcomes`, `DROP TABLE streams`, `DROP TABLE signals`, `DROP TABLE credentials`,
 		`ALTER TABLE assertions RENAME TO newer`, `DROP INDEX assertions_until`, `DROP INDEX assertions_task`,
 		`CREATE TABLE assertions (id BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
 		`CREATE INDEX assertions_until ON assertions (until)`, `INSERT INTO assertions SELECT id, until FROM newer`, `DROP TABLE newer`, `DROP INDEX codes_agent`,

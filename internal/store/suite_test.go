@@ -93,7 +93,12 @@ func Suite(t *testing.T, open func(t *testing.T) *subject) {
 		"FeedWaits":                suiteFeedWaits,
 		"FeedFollowed":             suiteFeedFollowed,
 		"Streams":                  suiteStreams,
+		"Credentials":              suiteCredentials,
 		"Transmitters":             suiteTransmitters,
+		"Vocabularies":             suiteVocabularies,
+		"Unbound":                  suiteUnbound,
+		"UnboundApproval":          suiteUnboundApproval,
+		"FindByBinding":            suiteFindByBinding,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

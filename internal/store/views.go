@@ -243,6 +243,7 @@ type noun struct {
 	policy   *counterfoil.Policy
 
 	transmitter *counterfoil.Transmitter
+	vocabulary  *counterfoil.Vocabulary
 }
 
 // parseDocument reads a document. One that does not name itself as it is filed
@@ -270,6 +271,9 @@ func parseDocument(d counterfoil.Document) (noun, error) {
 	case counterfoil.KindTransmitter:
 		n.transmitter, err = parseNoun[counterfoil.Transmitter](d.Body)
 		name = nameOf(n.transmitter, func(t *counterfoil.Transmitter) string { return t.Name })
+	case counterfoil.KindVocabulary:
+		n.vocabulary, err = parseNoun[counterfoil.Vocabulary](d.Body)
+		name = nameOf(n.vocabulary, func(v *counterfoil.Vocabulary) string { return v.Name })
 	default:
 		err = fmt.Errorf("no such kind")
 	}
@@ -312,6 +316,8 @@ func (n noun) put(r *counterfoil.Registry) {
 		r.Policies[n.name] = n.policy
 	case n.transmitter != nil:
 		r.Transmitters[n.name] = n.transmitter
+	case n.vocabulary != nil:
+		r.Vocabularies[n.name] = n.vocabulary
 	}
 }
 
@@ -329,6 +335,8 @@ func remove(r *counterfoil.Registry, k counterfoil.DocKey) {
 		delete(r.Policies, k.Name)
 	case counterfoil.KindTransmitter:
 		delete(r.Transmitters, k.Name)
+	case counterfoil.KindVocabulary:
+		delete(r.Vocabularies, k.Name)
 	}
 }
 
@@ -342,6 +350,7 @@ func cloneRegistry(r *counterfoil.Registry) *counterfoil.Registry {
 		Policies:  maps.Clone(r.Policies),
 
 		Transmitters: maps.Clone(r.Transmitters),
+		Vocabularies: maps.Clone(r.Vocabularies),
 	}
 }
 
@@ -461,7 +470,9 @@ func (s *Store) PinHow(resource, tool string) string {
 // Revoked returns nil exactly when the caller's agent is active at the token's
 // epoch, its instance and key are live, its token was not revoked, its resource not
 // since it was issued, and its task, where it has one, is open and in its time; a
-// refusal otherwise. What it looks at includes every change that was acknowledged.
+// refusal otherwise. Of a caller without a key it asks that its agent is active and its
+// resource in force, and nothing of instance and epoch, which it has not. What it looks
+// at includes every change that was acknowledged.
 func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -474,6 +485,8 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 		return counterfoil.Refuse(counterfoil.AgentSuspended, "agent %q is suspended", c.Agent)
 	case a.Status != counterfoil.Active:
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q was offboarded", c.Agent)
+	case c.Binding == counterfoil.NotBound:
+		return v.unboundRevoked(&c)
 	case a.Epoch != c.Epoch:
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "the token is of epoch %d, agent %q is at epoch %d", c.Epoch, c.Agent, a.Epoch)
 	}
@@ -502,6 +515,25 @@ func (s *Store) Revoked(_ context.Context, c counterfoil.Caller) error {
 		if t := v.tasks[c.Task]; t == nil || t.Agent != c.Agent || !t.Live(s.opt.Now()) {
 			return taskClosed()
 		}
+	}
+	return nil
+}
+
+// unboundRevoked is what is left to ask of a caller without a key whose agent is
+// active. What has no key has no task either. A static key was not issued at any time:
+// suspending the resource stops it, and resuming it lets it in again.
+func (v *views) unboundRevoked(c *counterfoil.Caller) error {
+	if c.Bearer == "" || c.Instance != "" || c.JKT != "" || c.Task != "" || c.Epoch != 0 {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "a bearer credential has neither key nor task")
+	}
+	void := func(before time.Time) bool {
+		return before.IsZero() || !c.Issued.IsZero() && !c.Issued.After(before)
+	}
+	if r, ok := v.audiences[c.Audience]; ok && (r.status != counterfoil.Active || !r.before.IsZero() && void(r.before)) {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "resource %q is suspended, or was since the token was issued", r.name)
+	}
+	if d, ok := v.dead[deadKey{counterfoil.TargetResource, c.Audience}]; ok && void(d.Before) {
+		return counterfoil.Refuse(counterfoil.TokenRevoked, "the resource was revoked since the token was issued")
 	}
 	return nil
 }

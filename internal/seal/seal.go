@@ -1,4 +1,6 @@
-package authority
+// Package seal encrypts secrets that are at rest, under the key-encryption key of a
+// deployment. It does not keep that key, and does not check who may read.
+package seal
 
 import (
 	"bytes"
@@ -20,9 +22,9 @@ import (
 // another key id does not open. The mark is a one-way function of the KEK, so
 // that a wrong KEK is told from a damaged row, and the operator is told which.
 const (
-	sealVersion = 1
-	sealMark    = 8
-	sealHeader  = 1 + sealMark
+	version  = 1
+	markSize = 8
+	header   = 1 + markSize
 )
 
 // Reasons for which a sealed secret does not open.
@@ -34,7 +36,7 @@ var (
 // Seal encrypts a secret under the key-encryption key, for one purpose and one
 // key id. Two seals of one secret differ.
 func Seal(kek []byte, purpose, id string, plaintext []byte) ([]byte, error) {
-	aead, err := sealer(kek, purpose)
+	aead, err := cipherOf(kek, purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -42,38 +44,38 @@ func Seal(kek []byte, purpose, id string, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := append([]byte{sealVersion}, mark...)
-	return aead.Seal(out, nil, plaintext, sealData(purpose, id)), nil
+	out := append([]byte{version}, mark...)
+	return aead.Seal(out, nil, plaintext, boundTo(purpose, id)), nil
 }
 
-// Unseal returns what Seal was given. Its error is ErrWrongKEK or ErrDamaged,
+// Open returns what Seal was given. Its error is ErrWrongKEK or ErrDamaged,
 // wrapped with what an operator can do.
-func Unseal(kek []byte, purpose, id string, sealed []byte) ([]byte, error) {
+func Open(kek []byte, purpose, id string, sealed []byte) ([]byte, error) {
 	mark, err := kekMark(kek)
 	if err != nil {
 		return nil, err
 	}
-	if len(sealed) < sealHeader || sealed[0] != sealVersion {
+	if len(sealed) < header || sealed[0] != version {
 		return nil, fmt.Errorf("opening %s %s: %w; restore it from a backup", purpose, id, ErrDamaged)
 	}
-	if !bytes.Equal(sealed[1:sealHeader], mark) {
+	if !bytes.Equal(sealed[1:header], mark) {
 		return nil, fmt.Errorf("opening %s %s: %w (mark %s, the one given has %s); put back the KEK file that this data was made with",
-			purpose, id, ErrWrongKEK, hex.EncodeToString(sealed[1:sealHeader]), hex.EncodeToString(mark))
+			purpose, id, ErrWrongKEK, hex.EncodeToString(sealed[1:header]), hex.EncodeToString(mark))
 	}
-	aead, err := sealer(kek, purpose)
+	aead, err := cipherOf(kek, purpose)
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := aead.Open(nil, nil, sealed[sealHeader:], sealData(purpose, id))
+	plaintext, err := aead.Open(nil, nil, sealed[header:], boundTo(purpose, id))
 	if err != nil {
 		return nil, fmt.Errorf("opening %s %s: %w; restore it from a backup", purpose, id, ErrDamaged)
 	}
 	return plaintext, nil
 }
 
-// sealer derives the purpose's own key (RFC 5869), so that what one purpose's
+// cipherOf derives the purpose's own key (RFC 5869), so that what one purpose's
 // key leaks says nothing of another's.
-func sealer(kek []byte, purpose string) (cipher.AEAD, error) {
+func cipherOf(kek []byte, purpose string) (cipher.AEAD, error) {
 	key, err := derive(kek, "counterfoil/seal/1\n"+purpose, 32)
 	if err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func sealer(kek []byte, purpose string) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-func kekMark(kek []byte) ([]byte, error) { return derive(kek, "counterfoil/kek-mark/1", sealMark) }
+func kekMark(kek []byte) ([]byte, error) { return derive(kek, "counterfoil/kek-mark/1", markSize) }
 
 func derive(kek []byte, info string, n int) ([]byte, error) {
 	if len(kek) != 32 {
@@ -94,4 +96,4 @@ func derive(kek []byte, info string, n int) ([]byte, error) {
 	return hkdf.Key(sha256.New, kek, nil, info, n)
 }
 
-func sealData(purpose, id string) []byte { return []byte(purpose + "\n" + id) }
+func boundTo(purpose, id string) []byte { return []byte(purpose + "\n" + id) }
