@@ -39,6 +39,8 @@ type applyResult struct {
 	Pinned   []pinnedTool `json:"pinned,omitzero"`
 	Warnings []string     `json:"warnings,omitzero"`
 	Proposal *proposal    `json:"proposal,omitzero"`
+
+	Suggestions []suggestion `json:"suggestions,omitzero"`
 }
 
 // A proposal is a change that has not happened yet.
@@ -95,7 +97,9 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: `Reads YAML manifests (files, folders, or - for standard input) and puts them in
 force in one step, or says everything that is wrong with them, with file and
 line, and changes nothing. Applying twice changes nothing the second time. What
-no manifest names stays: remove it with 'counterfoil delete'.`,
+no manifest names stays: remove it with 'counterfoil delete'. An OpenAPI
+description that a resource names is read from beside its manifest, and what of it
+is not callable is printed as lines that can be added.`,
 		Example: "  counterfoil apply -f agents.yaml\n  counterfoil apply -f manifests/ --json",
 		Args:    cobra.NoArgs,
 		RunE:    a.does(func(ctx context.Context, _ []string) error { return a.apply(ctx, paths) }),
@@ -135,6 +139,9 @@ func (a *app) diffCommand() *cobra.Command {
 					fmt.Fprintf(w, "all of it would wait until %s, or for two of the people who approve now, because it widens:\n", p.Effective.Local().Format(time.RFC3339))
 					p.because(w)
 				}
+				if a.code == exitChanges {
+					suggested(w, result.Suggestions)
+				}
 			})
 		}),
 	}
@@ -149,6 +156,7 @@ func (a *app) apply(ctx context.Context, paths []string) error {
 		return err
 	}
 	return a.print(result, func(w io.Writer) {
+		defer suggested(w, result.Suggestions)
 		if result.Proposal != nil {
 			result.Proposal.tell(w)
 			return
@@ -305,7 +313,7 @@ func (a *app) readManifests(paths []string) ([]manifestFile, error) {
 	if len(files) == 0 {
 		return nil, fmt.Errorf("there is no .yaml or .yml file in %s", strings.Join(paths, ", "))
 	}
-	return files, nil
+	return withReferences(files)
 }
 
 // kinds maps what people type to the path of the admin API.
@@ -316,12 +324,13 @@ var kinds = map[string]string{
 	"agent": "agents", "agents": "agents",
 	"policy": "policies", "policies": "policies",
 	"transmitter": "transmitters", "transmitters": "transmitters",
+	"vocabulary": "vocabularies", "vocabularies": "vocabularies",
 }
 
 func kindPath(word string) (string, error) {
 	p, ok := kinds[strings.ToLower(word)]
 	if !ok {
-		return "", usage("%q is none of Person, Class, Resource, Agent, Policy, Transmitter", word)
+		return "", usage("%q is none of Person, Class, Resource, Agent, Policy, Transmitter, Vocabulary", word)
 	}
 	return p, nil
 }

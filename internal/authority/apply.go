@@ -23,6 +23,10 @@ type ApplyResult struct {
 	Warnings []string        `json:"warnings,omitzero"`
 	Problems []string        `json:"problems,omitzero"` // nothing was done when there is one
 
+	// Suggestions are operations of OpenAPI descriptions that are not callable, each
+	// with the line that would let it be called.
+	Suggestions []manifest.Suggestion `json:"suggestions,omitzero"`
+
 	// Proposal is what the changes wait for, when they widen who may approve or
 	// lessen what needs approval. Nothing was done yet. Of a dry run it has no id.
 	Proposal *Proposal `json:"proposal,omitzero"`
@@ -67,6 +71,7 @@ type change struct {
 // says what it waits for.
 func (a *Authority) Apply(ctx context.Context, req ApplyRequest) (ApplyResult, error) {
 	docs, problems := manifest.Parse(req.Files)
+	problems = append(problems, manifest.Addresses(docs, a.cfg.Guard)...)
 	if len(problems) > 0 {
 		return ApplyResult{Problems: texts(problems)}, nil
 	}
@@ -129,7 +134,10 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 		return c, nil
 	}
 	c.widens = widening(base, next)
-	c.result.Warnings = manifest.Warnings(next)
+	c.result.Warnings = append(manifest.Warnings(next, a.cfg.Now()), manifest.Notes(docs, next)...)
+	c.result.Suggestions = manifest.Suggestions(docs, next)
+	loosens := loosened(base, next, a.cfg.Now())
+	c.result.Warnings = append(c.result.Warnings, loosens...)
 	var digests []any
 	for _, ch := range changes {
 		noun := nounOf(next, ch.Kind, ch.Name)
@@ -138,6 +146,7 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 			Diff: diffOf(ch.Verb, nounOf(base, ch.Kind, ch.Name), noun),
 		})
 		if ch.Kind == counterfoil.KindResource {
+			c.result.Warnings = append(c.result.Warnings, a.unusable(next.Resources[ch.Name])...)
 			if status, _ := a.cfg.Store.ResourceStatus(ch.Name); status != counterfoil.Active {
 				c.result.Warnings = append(c.result.Warnings, fmt.Sprintf("Resource %[1]s is suspended and takes no call; to put it back in force: counterfoil resource resume %[1]s", ch.Name))
 			}
@@ -178,6 +187,9 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 	entries := appliedEntries(digests, loweredTiers(next), c.widens, actor)
 	if c.store.Unpin = a.unvetted(next); len(c.store.Unpin) > 0 && len(entries) > 0 {
 		entries[0].Detail["unpinned"] = c.store.Unpin
+	}
+	if len(loosens) > 0 && len(entries) > 0 {
+		entries[0].Detail["loosens"] = bounded(loosens)
 	}
 	c.entries = append(entries, c.entries...)
 	return c, nil

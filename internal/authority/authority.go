@@ -12,6 +12,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 	"github.com/counterfoil/counterfoil/internal/policy"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -87,9 +88,16 @@ type Config struct {
 	// Rings are key rings beside Keys, whose life Run looks after too.
 	Rings []*Keyring
 
-	// Credential reports why the file of an upstream's credential cannot be
-	// used. Nil: nothing is said of credentials at apply.
-	Credential func(file string) error
+	// Guard judges where manifests send the server. Nil: with an empty list.
+	Guard *outbound.Guard
+
+	// Credential reports why the credential of a resource, which has one, cannot be
+	// used, without using it. Nil: nothing is said of credentials at apply.
+	Credential func(r *counterfoil.Resource) error
+
+	// Schema reports why arguments cannot be held against the schema of an http
+	// resource's tool. Nil: nothing is said of schemas at apply.
+	Schema func(schema string) error
 
 	// Definitions asks an mcp resource's upstream for its tools' definitions, by
 	// tool. Nil: nothing is pinned at apply.

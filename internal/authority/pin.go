@@ -48,7 +48,7 @@ func (a *Authority) pin(ctx context.Context, resources []string, actor string, r
 	for i, name := range resources {
 		r := registry.Resources[name]
 		if r != nil && r.Credential != nil && a.cfg.Credential != nil {
-			if err := a.cfg.Credential(r.Credential.File); err != nil {
+			if err := a.cfg.Credential(r); err != nil {
 				result.Warnings = append(result.Warnings, fmt.Sprintf(
 					"Resource %s: its credential cannot be used, so its calls are refused: %v", name, err))
 			}
@@ -71,6 +71,23 @@ func (a *Authority) pin(ctx context.Context, resources []string, actor string, r
 			a.pinTools(ctx, u, actor, result)
 		}
 	}
+}
+
+// unusable warns of the tools of an http resource whose schema the gateway does not
+// speak.
+func (a *Authority) unusable(r *counterfoil.Resource) []string {
+	if a.cfg.Schema == nil {
+		return nil
+	}
+	var out []string
+	for i := range r.Tools {
+		if t := &r.Tools[i]; t.Schema != "" {
+			if err := a.cfg.Schema(t.Schema); err != nil {
+				out = append(out, fmt.Sprintf("Resource %s: calls of %s are refused, because their arguments cannot be checked: %v", r.Name, t.Name, err))
+			}
+		}
+	}
+	return out
 }
 
 // upstreamTools is what one upstream says that its tools are.

@@ -94,14 +94,19 @@ func digestOf(docs []manifest.Document) string {
 }
 
 func whyTexts(widens []Widening) []string {
-	out := make([]string, 0, min(len(widens), maxWhys))
-	for i, w := range widens {
-		if i == maxWhys {
-			return append(out, fmt.Sprintf("and %d more", len(widens)-i))
-		}
+	out := make([]string, 0, len(widens))
+	for _, w := range widens {
 		out = append(out, w.String())
 	}
-	return out
+	return bounded(out)
+}
+
+// bounded returns at most maxWhys texts, and how many more there are.
+func bounded(whys []string) []string {
+	if n := len(whys) - maxWhys; n > 0 {
+		return append(slices.Clone(whys[:maxWhys]), fmt.Sprintf("and %d more", n))
+	}
+	return whys
 }
 
 // maxWhys is how many reasons are told, so that entries and pages stay of a size

@@ -26,14 +26,25 @@ func (t placedTool) id() counterfoil.ToolID {
 // server says which server the tool's calls go to, and how: equal for the spellings of
 // one URL, not for two names of one machine. Empty where nothing is forwarded.
 func (t placedTool) server() string {
-	if t.resource.Upstream == "" {
+	at := t.place()
+	if at == "" {
 		return ""
 	}
-	u, err := url.Parse(t.resource.Upstream)
+	u, err := url.Parse(at)
 	if err != nil {
-		return t.resource.Type + " " + t.resource.Upstream
+		return t.resource.Type + " " + at
 	}
 	return t.resource.Type + " " + strings.ToLower(u.Scheme) + "://" + hostOf(u) + strings.TrimRight(u.Path, "/") + "?" + u.RawQuery
+}
+
+// place returns the URL that the tool's calls go to. Of an http resource that other
+// enforcement points serve it is the resource's own: where they forward to they alone
+// know. Empty where no call is decided on.
+func (t placedTool) place() string {
+	if t.resource.Upstream == "" && t.resource.Type == counterfoil.ResourceHTTP {
+		return t.resource.PublicURL
+	}
+	return t.resource.Upstream
 }
 
 func hostOf(u *url.URL) string {
@@ -79,8 +90,8 @@ type request struct {
 
 // request returns the tool's request; ok is false where nothing is forwarded.
 func (t placedTool) request() (r request, ok bool) {
-	u, err := url.Parse(t.resource.Upstream)
-	if err != nil || t.resource.Upstream == "" {
+	u, err := url.Parse(t.place())
+	if err != nil || t.place() == "" {
 		return request{}, false
 	}
 	r = request{host: hostOf(u), method: t.Method, tool: t.Name}
@@ -88,6 +99,9 @@ func (t placedTool) request() (r request, ok bool) {
 	if t.resource.Type == counterfoil.ResourceHTTP {
 		r.tool = ""
 		path = strings.TrimRight(path, "/") + t.Path
+		if r.method == http.MethodHead {
+			r.method = http.MethodGet // servers run one for the other
+		}
 	} else {
 		r.method = http.MethodPost
 	}

@@ -13,7 +13,7 @@ import (
 
 // Kinds returns the kinds of documents, in the order in which they are listed.
 func Kinds() []string {
-	return []string{counterfoil.KindPerson, counterfoil.KindClass, counterfoil.KindResource, counterfoil.KindAgent, counterfoil.KindPolicy, counterfoil.KindTransmitter}
+	return []string{counterfoil.KindPerson, counterfoil.KindClass, counterfoil.KindResource, counterfoil.KindAgent, counterfoil.KindPolicy, counterfoil.KindTransmitter, counterfoil.KindVocabulary}
 }
 
 // nounOf returns a document of a registry as its noun, or nil.
@@ -31,6 +31,8 @@ func nounOf(r *counterfoil.Registry, kind, name string) any {
 		return found(r.Policies, name)
 	case counterfoil.KindTransmitter:
 		return found(r.Transmitters, name)
+	case counterfoil.KindVocabulary:
+		return found(r.Vocabularies, name)
 	}
 	return nil
 }
@@ -72,6 +74,8 @@ func (a *Authority) List(kind string) ([]any, error) {
 		names = slices.Sorted(maps.Keys(registry.Policies))
 	case counterfoil.KindTransmitter:
 		names = slices.Sorted(maps.Keys(registry.Transmitters))
+	case counterfoil.KindVocabulary:
+		names = slices.Sorted(maps.Keys(registry.Vocabularies))
 	default:
 		return nil, unknownKind(kind)
 	}
@@ -276,6 +280,7 @@ func without(r *counterfoil.Registry, kind, name string) *counterfoil.Registry {
 	next := &counterfoil.Registry{
 		People: maps.Clone(r.People), Classes: maps.Clone(r.Classes), Resources: maps.Clone(r.Resources),
 		Agents: maps.Clone(r.Agents), Policies: maps.Clone(r.Policies), Transmitters: maps.Clone(r.Transmitters),
+		Vocabularies: maps.Clone(r.Vocabularies),
 	}
 	switch kind {
 	case counterfoil.KindPerson:
@@ -288,6 +293,8 @@ func without(r *counterfoil.Registry, kind, name string) *counterfoil.Registry {
 		delete(next.Policies, name)
 	case counterfoil.KindTransmitter:
 		delete(next.Transmitters, name)
+	case counterfoil.KindVocabulary:
+		delete(next.Vocabularies, name)
 	}
 	return next
 }

@@ -268,6 +268,8 @@ func TestWideningByOverlap(t *testing.T) {
 		{"its base in the path", other("https://crm.example.com", `  - {name: act, class: read, method: POST, path: "/{base}/customers/{id}/password"}`+"\n"), "Resource other: has act"},
 		{"another literal", crm(own + "  - {name: name, class: read, method: POST, path: /customers/7/name}\n"), ""},
 		{"another method", crm(own + "  - {name: seven, class: read, method: GET, path: /customers/7/password}\n"), ""},
+		{"served elsewhere at its old URL", strings.Replace(crm(own), "upstream:", "public_url:", 1), ""},
+		{"served elsewhere at another URL", strings.Replace(crm(own), "upstream: https://crm.", "public_url: https://crm2.", 1), "Resource crm: reset is asked of another server"},
 		{"another length", crm(own + "  - {name: seven, class: read, method: POST, path: /customers/password}\n"), ""},
 		{"another server", other("https://crm2.example.com/api", "  - {name: seven, class: read, method: POST, path: /customers/7/password}\n"), ""},
 		{"another path of it", crm(strings.Replace(own, "{id}", "7", 1)), "Resource crm: reset is another request"},
@@ -278,6 +280,19 @@ func TestWideningByOverlap(t *testing.T) {
 		found := widening(before, registryOf(t, before, tt.change))
 		if tt.says == "" && len(found) > 0 || tt.says != "" && (len(found) != 1 || !strings.HasPrefix(found[0].String(), tt.says)) {
 			t.Errorf("%s: %q", tt.name, found)
+		}
+	}
+}
+
+// Servers run a GET for a HEAD, and leave the answer's body out.
+func TestWideningByHead(t *testing.T) {
+	t.Parallel()
+	tools := strings.Replace(httpBase, "method: POST", "method: GET", 1)
+	before := registryOf(t, nil, tools)
+	for method, want := range map[string]int{"HEAD": 1, "PUT": 0} {
+		after := registryOf(t, before, tools+"  - {name: seven, class: read, method: "+method+", path: /customers/7/password}\n")
+		if found := widening(before, after); len(found) != want {
+			t.Errorf("%s: %q", method, found)
 		}
 	}
 }

@@ -170,6 +170,8 @@ func (w *writer) noun(kind, name string, noun any) *yaml.Node {
 		entries = append(entries, entry{"cedar", w.text(n.Cedar)})
 	case *counterfoil.Transmitter:
 		entries = append(entries, w.transmitter(n)...)
+	case *counterfoil.Vocabulary:
+		entries = append(entries, w.vocabulary(n)...)
 	}
 	return w.mapping(false, entries...)
 }
@@ -192,39 +194,6 @@ func (w *writer) class(c *counterfoil.Class) []entry {
 		{"authenticators", w.words(c.Authenticators)},
 		{"insecure_lower_tier", w.flag(c.InsecureLowerTier)},
 	}
-}
-
-func (w *writer) resource(r *counterfoil.Resource) []entry {
-	var credential *yaml.Node
-	if c := r.Credential; c != nil {
-		credential = w.mapping(true, entry{"header", w.text(c.Header)}, entry{"prefix", w.quote(c.Prefix)}, entry{"file", w.text(c.File)})
-	}
-	return []entry{
-		{"type", w.text(r.Type)},
-		{"environment", w.text(r.Environment)},
-		{"upstream", w.text(r.Upstream)},
-		{"public_url", w.text(r.PublicURL)},
-		{"binding", w.text(r.Binding)},
-		{"credential", credential},
-		{"tools", list(false, r.Tools, w.tool)},
-		{"resources", w.text(r.Resources)},
-		{"prompts", w.text(r.Prompts)},
-		{"servers", w.words(r.Servers)},
-	}
-}
-
-func (w *writer) tool(t counterfoil.Tool) *yaml.Node {
-	var fields *yaml.Node
-	if len(t.Fields) > 0 {
-		var entries []entry
-		for _, name := range slices.Sorted(maps.Keys(t.Fields)) {
-			entries = append(entries, entry{name, w.text(t.Fields[name])})
-		}
-		fields = w.mapping(true, entries...)
-	}
-	return w.mapping(true,
-		entry{"name", w.text(t.Name)}, entry{"method", w.text(t.Method)}, entry{"path", w.text(t.Path)},
-		entry{"class", w.text(t.Class)}, entry{"fields", fields})
 }
 
 func (w *writer) agent(a *counterfoil.Agent) []entry {

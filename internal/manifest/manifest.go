@@ -29,12 +29,13 @@ const (
 	KindPolicy   = "Policy"
 
 	KindTransmitter = "Transmitter"
+	KindVocabulary  = "Vocabulary"
 )
 
 // Kinds returns the kinds of document, in the order in which they refer to each
 // other.
 func Kinds() []string {
-	return []string{KindPerson, KindClass, KindResource, KindAgent, KindPolicy, KindTransmitter}
+	return []string{KindPerson, KindClass, KindResource, KindAgent, KindPolicy, KindTransmitter, KindVocabulary}
 }
 
 // A File is one manifest file as it was read.
@@ -71,7 +72,7 @@ func (p Problem) String() string {
 // A Document is one noun out of a manifest.
 type Document struct {
 	Kind, Name string
-	Noun       any // *counterfoil.Person, Class, Resource, Agent, Policy or Transmitter
+	Noun       any // *counterfoil.Person, Class, Resource, Agent, Policy, Transmitter or Vocabulary
 
 	// Pos says where each member stands, by its path ("grants[1].when"); "" is
 	// the document itself.
@@ -79,6 +80,9 @@ type Document struct {
 
 	// literal are the members whose text begins on the line after theirs.
 	literal map[string]bool
+
+	// described is a resource's OpenAPI description, if it names one.
+	described *expansion
 }
 
 // A Change is what a merge does to one document.
@@ -121,6 +125,10 @@ func NameOf(noun any) (kind, name string) {
 	case *counterfoil.Transmitter:
 		if n != nil {
 			return KindTransmitter, n.Name
+		}
+	case *counterfoil.Vocabulary:
+		if n != nil {
+			return KindVocabulary, n.Name
 		}
 	}
 	return "", ""

@@ -32,11 +32,13 @@ func Merge(base *counterfoil.Registry, docs []Document) (*counterfoil.Registry, 
 		Policies:  cloneMap(base.Policies),
 
 		Transmitters: cloneMap(base.Transmitters),
+		Vocabularies: cloneMap(base.Vocabularies),
 	}
 	var changes []Change
 	at := map[docKey]*Document{}
+	classes := declaredClasses(base, docs)
 	for i := range docs {
-		d := &docs[i]
+		d := docs[i].within(classes)
 		if kind, name := NameOf(d.Noun); kind == "" || kind != d.Kind || name != d.Name {
 			continue // not made by Parse
 		}
@@ -78,6 +80,20 @@ func Check(reg *counterfoil.Registry) []Problem {
 	return problems
 }
 
+// declaredClasses returns the classes that there are once the documents are applied.
+func declaredClasses(base *counterfoil.Registry, docs []Document) map[string]bool {
+	classes := map[string]bool{}
+	for name := range base.Classes {
+		classes[name] = true
+	}
+	for i := range docs {
+		if docs[i].Kind == KindClass {
+			classes[docs[i].Name] = true
+		}
+	}
+	return classes
+}
+
 func cloneMap[V any](m map[string]V) map[string]V {
 	if m == nil {
 		return map[string]V{}
@@ -98,6 +114,8 @@ func put(reg *counterfoil.Registry, d *Document) Change {
 		return putIn(reg.Agents, d, n)
 	case *counterfoil.Transmitter:
 		return putIn(reg.Transmitters, d, n)
+	case *counterfoil.Vocabulary:
+		return putIn(reg.Vocabularies, d, n)
 	default:
 		return putIn(reg.Policies, d, d.Noun.(*counterfoil.Policy))
 	}
@@ -209,10 +227,11 @@ func (d *Document) place(f finding) Problem {
 // examine checks all documents together: references, uniqueness, Cedar.
 func examine(reg *counterfoil.Registry) []finding {
 	e := &examiner{reg: reg}
-	urls, keys := map[string]string{}, map[string]string{}
+	urls, keys, bearers := map[string]string{}, map[string]string{}, map[string]bearerOf{}
 	for _, name := range slices.Sorted(maps.Keys(reg.Resources)) {
 		if r := reg.Resources[name]; r != nil {
 			e.resource(r, urls)
+			e.bearers(r, bearers)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(reg.Agents)) {
@@ -224,6 +243,11 @@ func examine(reg *counterfoil.Registry) []finding {
 	for _, name := range slices.Sorted(maps.Keys(reg.Transmitters)) {
 		if t := reg.Transmitters[name]; t != nil {
 			e.transmitter(t, issuers)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(reg.Vocabularies)) {
+		if v := reg.Vocabularies[name]; v != nil {
+			e.vocabulary(v)
 		}
 	}
 	_, problems := policy.Load(reg)
@@ -258,6 +282,7 @@ func (e *examiner) class(r *counterfoil.Resource, at, class string) {
 func (e *examiner) resource(r *counterfoil.Resource, urls map[string]string) {
 	for i, t := range r.Tools {
 		e.class(r, fmt.Sprintf("tools[%d].class", i), t.Class)
+		e.unread(r, i)
 	}
 	if r.Resources != "" {
 		e.class(r, "resources", r.Resources)

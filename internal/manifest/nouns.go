@@ -14,7 +14,6 @@ import (
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/ijson"
-	"github.com/counterfoil/counterfoil/internal/policy"
 )
 
 // noun reads a document of a known kind.
@@ -32,6 +31,8 @@ func (d *doc) noun(kind, name string, n *yaml.Node) any {
 		return d.agent(n, m, name)
 	case KindTransmitter:
 		return d.transmitter(n, m, name)
+	case KindVocabulary:
+		return d.vocabulary(n, m, name)
 	default:
 		p := &counterfoil.Policy{Name: name}
 		m["cedar"] = d.cedar(&p.Cedar)
@@ -370,128 +371,4 @@ func (d *doc) jwkMember(n *yaml.Node, at string) any {
 	}
 	s, _ := d.scalar(n, at, "text", "!!str")
 	return s
-}
-
-func (d *doc) resource(n *yaml.Node, m members, name string) *counterfoil.Resource {
-	r := &counterfoil.Resource{Name: name, Binding: counterfoil.BindingRequire}
-	m["type"] = d.enum(&r.Type, counterfoil.ResourceMCP, counterfoil.ResourceHTTP, counterfoil.ResourceDirect)
-	m["environment"] = d.text(&r.Environment, counterfoil.CheckName)
-	m["upstream"] = d.text(&r.Upstream, checkUpstream)
-	m["public_url"] = d.text(&r.PublicURL, checkPublicURL)
-	m["binding"] = d.binding(&r.Binding)
-	m["credential"] = func(n *yaml.Node, at string) {
-		r.Credential = &counterfoil.UpstreamCredential{}
-		d.object(n, at, members{
-			"header": d.text(&r.Credential.Header, checkHeaderName),
-			"prefix": d.optional(&r.Credential.Prefix),
-			"file":   d.text(&r.Credential.File, checkSecretFile),
-		}, "header", "file")
-	}
-	var nodes []*yaml.Node
-	m["tools"] = d.list(func(n *yaml.Node, at string) {
-		r.Tools = append(r.Tools, d.tool(n, at))
-		nodes = append(nodes, n)
-	})
-	m["resources"] = d.text(&r.Resources, counterfoil.CheckName)
-	m["prompts"] = d.text(&r.Prompts, counterfoil.CheckName)
-	m["servers"] = d.words(&r.Servers, counterfoil.CheckName)
-	before := len(d.problems)
-	d.object(n, "", m, "name", "type", "environment")
-	if len(d.problems) == before {
-		d.resourceWhole(n, r, nodes)
-	}
-	return r
-}
-
-// binding takes the one mode that the gateway enforces. A mode that is only
-// declared would be published to agents and not be what they meet.
-func (d *doc) binding(dst *string) handler {
-	take := d.enum(dst, counterfoil.BindingRequire)
-	return func(n *yaml.Node, at string) {
-		if n.Value == counterfoil.BindingObserve || n.Value == counterfoil.BindingPrefer {
-			d.fail(n, at, "binding modes other than require are not in this version")
-			return
-		}
-		take(n, at)
-	}
-}
-
-// resourceWhole checks what concerns several members of a resource at once.
-func (d *doc) resourceWhole(n *yaml.Node, r *counterfoil.Resource, tools []*yaml.Node) {
-	fronted := r.Type != counterfoil.ResourceDirect
-	switch {
-	case fronted && r.Upstream == "":
-		d.fail(n, "", "member \"upstream\" is missing: the gateway forwards to it; a resource that is not fronted has type direct")
-	case !fronted && r.PublicURL == "":
-		d.fail(n, "", "member \"public_url\" is missing: a direct resource is known to agents by its own URL")
-	}
-	refuse := func(have bool, member, why string) {
-		if have {
-			d.problem(d.pos[member], "%s: %s: %s", d.label, member, why)
-		}
-	}
-	refuse(!fronted && r.Upstream != "", "upstream", "a direct resource is not fronted; leave the upstream out or use type mcp or http")
-	refuse(!fronted && r.Credential != nil, "credential", "a direct resource is not fronted, so no credential is ever shown to it")
-	refuse(r.Type != counterfoil.ResourceMCP && r.Resources != "", "resources", "only mcp resources have it")
-	refuse(r.Type != counterfoil.ResourceMCP && r.Prompts != "", "prompts", "only mcp resources have it")
-	refuse(r.Type == counterfoil.ResourceHTTP && strings.Contains(r.Upstream, "?"), "upstream", "must not have a query: the query is the call's")
-	for i, t := range r.Tools {
-		at := fmt.Sprintf("tools[%d]", i)
-		isHTTP := r.Type == counterfoil.ResourceHTTP
-		switch {
-		case isHTTP && (t.Method == "" || t.Path == ""):
-			d.fail(tools[i], at, "a tool of an http resource needs method and path")
-		case !isHTTP && (t.Method != "" || t.Path != ""):
-			d.fail(tools[i], at, "only tools of http resources have method and path")
-		case r.Type == counterfoil.ResourceMCP && (t.Name == counterfoil.ToolResources || t.Name == counterfoil.ToolPrompts):
-			d.fail(tools[i], at, "the name %q is reserved: it stands for the server's %s, which the member %q gives a class", t.Name, t.Name, t.Name)
-		}
-		for j, other := range r.Tools[:i] {
-			switch {
-			case other.Name == t.Name:
-				d.fail(tools[i], at, "tool %q is there twice; the first is tools[%d]", t.Name, j)
-			case isHTTP && t.Path != "" && other.Method == t.Method && ambiguous(other.Path, t.Path):
-				d.fail(tools[i], at, "tool %q and tool %q match the same requests equally well (%s %s and %s)", t.Name, other.Name, t.Method, t.Path, other.Path)
-			}
-		}
-	}
-}
-
-func (d *doc) tool(n *yaml.Node, at string) counterfoil.Tool {
-	var t counterfoil.Tool
-	d.object(n, at, members{
-		"name":   d.text(&t.Name, counterfoil.CheckToolName),
-		"class":  d.text(&t.Class, counterfoil.CheckName),
-		"method": d.enum(&t.Method, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-		"path":   d.text(&t.Path, checkPath),
-		"fields": func(n *yaml.Node, at string) {
-			if !d.plain(n, at, yaml.MappingNode) {
-				return
-			}
-			t.Fields = map[string]string{}
-			all := members{}
-			for i := 0; i+1 < len(n.Content); i += 2 {
-				name := n.Content[i].Value
-				if err := checkFieldName(name); err != nil {
-					d.fail(n.Content[i], at, "%v", err)
-				}
-				all[name] = func(n *yaml.Node, at string) {
-					var p string
-					if d.text(&p, checkPointer)(n, at); p != "" {
-						t.Fields[name] = p
-					}
-				}
-			}
-			d.object(n, at, all)
-		},
-	}, "name", "class")
-	if len(t.Fields) == 0 {
-		t.Fields = nil
-	}
-	return t
-}
-
-func checkPointer(s string) error {
-	_, err := policy.ParsePointer(s)
-	return err
 }

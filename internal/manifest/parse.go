@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -27,12 +28,22 @@ const (
 	maxProblems = 200      // reported at once
 )
 
-// Parse reads manifests. Documents without a problem are returned even beside
+// Parse reads manifests. A file that another one names (References) is read as what it
+// is named as, and is no manifest. Documents without a problem are returned even beside
 // problems with others, so that a caller may look on; none may be applied then.
 func Parse(files []File) ([]Document, []Problem) {
-	p := &parser{seen: map[docKey]Position{}}
+	p := &parser{seen: map[docKey]Position{}, beside: map[string]File{}}
+	for _, ref := range References(files) {
+		for _, f := range files {
+			if path.Clean(f.Name) == ref.Name {
+				p.beside[ref.Name] = f
+			}
+		}
+	}
 	for _, f := range files {
-		p.file(f)
+		if _, named := p.beside[path.Clean(f.Name)]; !named {
+			p.file(f)
+		}
 	}
 	return p.docs, p.problems
 }
@@ -45,6 +56,7 @@ type parser struct {
 	docs     []Document
 	problems []Problem
 	seen     map[docKey]Position
+	beside   map[string]File // files that manifests name, by the name of the Reference
 }
 
 func (p *parser) problem(at Position, format string, args ...any) {
@@ -124,6 +136,8 @@ type doc struct {
 	label   string // `Agent payroll`, for problems
 	pos     map[string]Position
 	literal map[string]bool
+
+	described *expansion // of a resource
 }
 
 // A handler reads the value of a member that stands at a path.
@@ -149,7 +163,7 @@ func (p *parser) document(file string, n *yaml.Node) {
 	if name == "" || len(p.problems) > before {
 		return
 	}
-	p.docs = append(p.docs, Document{Kind: kind, Name: name, Noun: noun, Pos: d.pos, literal: d.literal})
+	p.docs = append(p.docs, Document{Kind: kind, Name: name, Noun: noun, Pos: d.pos, literal: d.literal, described: d.described})
 }
 
 // identity reads kind and name, and refuses a document that is there twice.

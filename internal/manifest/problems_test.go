@@ -101,9 +101,9 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ old, new, want string }{
 		// Documents.
-		{"kind: Policy", "knd: Policy", `m.yaml:62: document: there is no kind; write one of Person, Class, Resource, Agent, Policy, Transmitter`},
-		{"kind: Policy", "kind: policy", `m.yaml:62: document: kind "policy" is unknown; did you mean "Policy"?; the kinds are Person, Class, Resource, Agent, Policy, Transmitter`},
-		{"kind: Policy", "kind: Secret", `m.yaml:62: document: kind "Secret" is unknown; the kinds are Person, Class, Resource, Agent, Policy, Transmitter`},
+		{"kind: Policy", "knd: Policy", `m.yaml:62: document: there is no kind; write one of Person, Class, Resource, Agent, Policy, Transmitter, Vocabulary`},
+		{"kind: Policy", "kind: policy", `m.yaml:62: document: kind "policy" is unknown; did you mean "Policy"?; the kinds are Person, Class, Resource, Agent, Policy, Transmitter, Vocabulary`},
+		{"kind: Policy", "kind: Secret", `m.yaml:62: document: kind "Secret" is unknown; the kinds are Person, Class, Resource, Agent, Policy, Transmitter, Vocabulary`},
 		{"name: nights\n", "", `m.yaml:62: Policy: member "name" is missing`},
 		{"name: nights", "name: Nights", `m.yaml:63: Policy: name: name "Nights" has "N"; only a-z, 0-9 and - are allowed`},
 		{"name: nights", "name: 2026", `m.yaml:63: Policy: name: must be text; YAML reads 2026 as something else, so put it in quotes`},
@@ -178,9 +178,9 @@ func TestProblems(t *testing.T) {
 		{"type: mcp", "type: mpc", `m.yaml:23: Resource bank: type: "mpc" is none of mcp, http, direct; did you mean "mcp"?`},
 		{"name: bank\ntype: mcp\nenvironment: prod", "name: bank\ntype: mcp", `m.yaml:21: Resource bank: member "environment" is missing`},
 		{"upstream: http://127.0.0.1:9000/mcp\n", "", `m.yaml:21: Resource bank: member "upstream" is missing: the gateway forwards to it; a resource that is not fronted has type direct`},
-		{"binding: require", "binding: required", `m.yaml:26: Resource bank: binding: "required" is none of require; did you mean "require"?`},
-		{"binding: require", "binding: prefer", `m.yaml:26: Resource bank: binding: binding modes other than require are not in this version`},
-		{"binding: require", "binding: observe", `m.yaml:26: Resource bank: binding: binding modes other than require are not in this version`},
+		{"binding: require", "binding: required", `m.yaml:26: Resource bank: binding: "required" is none of require, prefer, observe; did you mean "require"?`},
+		{"binding: require", "binding: prefer", `m.yaml:26: Resource bank: binding: takes a bearer token beside bound ones, and no bearers say which; name them, or use require`},
+		{"binding: require", "binding: observe", `m.yaml:26: Resource bank: binding: takes a bearer token beside bound ones, and no bearers say which; name them, or use require`},
 		{"public_url: https://far.example/api\n", "", `m.yaml:42: Resource far: member "public_url" is missing: a direct resource is known to agents by its own URL`},
 		{"public_url: https://far.example/api", "public_url: https://far.example/api?x=1", `m.yaml:46: Resource far: public_url: must not have a query`},
 		{"public_url: https://far.example/api", "public_url: https://far.example/api\nupstream: https://far.example", `m.yaml:47: Resource far: upstream: a direct resource is not fronted; leave the upstream out or use type mcp or http`},
@@ -207,7 +207,7 @@ func TestProblems(t *testing.T) {
 		{`upstream: https://crm.example`, `upstream: https://crm.example?a=b`, `m.yaml:36: Resource crm: upstream: must not have a query: the query is the call's`},
 		{`file: crm-token`, `file: ../crm-token`, `m.yaml:37: Resource crm: credential.file: "../crm-token" is not a plain file name under secrets_dir: letters, digits, _ - and ., without a slash and without two dots in a row`},
 		{`file: crm-token`, `file: /etc/passwd`, `m.yaml:37: Resource crm: credential.file: "/etc/passwd" is not a plain file name under secrets_dir: letters, digits, _ - and ., without a slash and without two dots in a row`},
-		{`, file: crm-token`, ``, `m.yaml:37: Resource crm: credential: member "file" is missing`},
+		{`, file: crm-token`, ``, `m.yaml:37: Resource crm: credential: nothing says where the secret comes from; write one of file, stored, exec, url, oauth`},
 		{`header: Authorization`, `header: "X: y"`, `m.yaml:37: Resource crm: credential.header: "X: y" is not a header's name`},
 		{`header: Authorization`, `header: Transfer-Encoding`, `m.yaml:37: Resource crm: credential.header: header "Transfer-Encoding" is the request's own and cannot carry a credential`},
 		{`prefix: "Bearer "`, `prefix: ""`, ``},
@@ -243,7 +243,7 @@ func TestProblems(t *testing.T) {
 		{"proof_keys: any", "clones: ignore", `m.yaml:60: Agent payroll: clones: "ignore" is none of quarantine, record`},
 		{"proof_keys: any", "clones: true", `m.yaml:60: Agent payroll: clones: must be text; YAML reads true as something else, so put it in quotes`},
 		{"https://ci.example", "ci.example", `m.yaml:53: Agent payroll: workloads[0].issuer: "ci.example" is not an http or https URL`},
-		{"https://ci.example", "http://169.254.169.254", `m.yaml:53: Agent payroll: workloads[0].issuer: 169.254.169.254 is a link-local or metadata address, which is never an upstream`},
+		{"https://ci.example", "http://0.0.0.0", `m.yaml:53: Agent payroll: workloads[0].issuer: leads to 0.0.0.0, which is no address to connect to`},
 		{"repo:x", "repo:*", `m.yaml:53: Agent payroll: workloads[0].subject: "repo:*" is not one subject: it is compared as it is written, and has no wildcards`},
 		{"proof_keys: any", "keys: [{kty: oct, k: AAAA}]", `m.yaml:60: Agent payroll: keys[0]: is not a public key that is taken here: KEYERROR`},
 		{"proof_keys: any", "keys: [text]", `m.yaml:60: Agent payroll: keys[0]: is not a public key that is taken here: KEYERROR`},
@@ -319,7 +319,7 @@ func TestUpstreams(t *testing.T) {
 	for _, s := range []string{
 		"", "crm.example", "//crm.example", "ftp://crm.example", "file:///etc/passwd", "http:crm", "http://", "http://:80", "http://crm:", "http://crm:0", "http://crm:65536", "http://crm:http",
 		"http://u:p@crm.example", "http://u@crm.example", "http://crm.example#f", "http://crm.example/#", "http://crm example", `http://crm\x`, "http://crm%2eexample", "http://crm.example\n",
-		"http://169.254.169.254/latest", "http://169.254.0.1", "http://[fe80::1]", "http://[fe80::1%25eth0]", "http://[::ffff:169.254.169.254]", "http://[64:ff9b::a9fe:a9fe]", "http://[fd00:ec2::254]", "http://100.100.100.200", "http://192.0.0.192",
+		"http://[fe80::1%25eth0]", "http://127.1", "http://localhost.", "http://[::ffff:0.0.0.0]",
 		"http://metadata.google.internal/", "http://METADATA.google.internal.", "http://metadata", "http://instance-data", "http://2852039166/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376", "http://169.254.43518", "http://0xA9.0xFE.0xA9.0xFE",
 		"http://0.0.0.0", "http://[::]", "http://224.0.0.1", "http://-crm.example", "http://crm..example", "http://münchen.example", "http://1.2.3", "http://[::1",
 	} {

@@ -69,8 +69,8 @@ func TestSignalProblems(t *testing.T) {
 		{"orchestrators: [payroll]", "orchestrators: [watch]", `m.yaml:12: Agent watch: tasks.orchestrators[0]: an agent opens its own tasks without being named here`},
 		{"orchestrators: [payroll]", "orchestrator: [payroll]", `m.yaml:12: Agent watch: tasks: member "orchestrator" is unknown; did you mean "orchestrators"?; known are max_calls, max_duration, orchestrators, required`},
 		{"https://watch.example/events", "http://watch.example/events", `m.yaml:13: Agent watch: signals.push[0]: must be https, except to a loopback address`},
-		{"https://watch.example/events", "https://169.254.169.254/e", `m.yaml:13: Agent watch: signals.push[0]: 169.254.169.254 is a link-local or metadata address, which is never an upstream`},
-		{"https://watch.example/events", "https://metadata.google.internal/e", `m.yaml:13: Agent watch: signals.push[0]: metadata.google.internal is a cloud's metadata service, which is never an upstream`},
+		{"https://watch.example/events", "https://224.0.0.1/e", `m.yaml:13: Agent watch: signals.push[0]: leads to 224.0.0.1, which is no address to connect to`},
+		{"https://watch.example/events", "https://metadata.google.internal/e", `m.yaml:13: Agent watch: signals.push[0]: is a cloud's metadata service`},
 		{"https://watch.example/events", "https://watch.example/events?token=x", `m.yaml:13: Agent watch: signals.push[0]: must not have a query`},
 		{"https://watch.example/events", "https://a:b@watch.example/", `m.yaml:13: Agent watch: signals.push[0]: must not have a user or a password; secrets are files under secrets_dir (credential)`},
 		{"https://watch.example/events", "http://127.0.0.1:9/e", `m.yaml:13: Agent watch: signals.push[1]: "http://127.0.0.1:9/e" is there twice`},
@@ -186,13 +186,13 @@ func TestEmptySignalsAreAChange(t *testing.T) {
 func TestSignalWarnings(t *testing.T) {
 	t.Parallel()
 	reg, _ := merged(t, nil, signalControls()+controls)
-	if w := strings.Join(Warnings(reg), "\n"); strings.Contains(w, "transmitter") || strings.Contains(w, "orchestrators") {
+	if w := strings.Join(Warnings(reg, testNow), "\n"); strings.Contains(w, "transmitter") || strings.Contains(w, "orchestrators") {
 		t.Errorf("control: %s", w)
 	}
 	text := strings.Replace(signalControls()+controls, "email: ana@example.com\n", "", 1)
 	text = strings.Replace(text, "name: watch\nowner: ana\nenvironment: prod", "name: watch\nowner: ana\nenvironment: test", 1)
 	reg, _ = merged(t, nil, text)
-	w := strings.Join(Warnings(reg), "\n")
+	w := strings.Join(Warnings(reg, testNow), "\n")
 	for _, want := range []string{
 		"Person ana: has no email, so no transmitter's event about this person has an effect",
 		"Agent watch: tasks.orchestrators: Agent payroll is of environment prod and may open tasks here, in test",

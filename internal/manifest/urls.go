@@ -3,12 +3,13 @@ package manifest
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 // checkURL reads an absolute http or https URL without anything that hides where
@@ -57,10 +58,7 @@ func checkIssuer(s string) error {
 // forbids a fragment and advises against a query.
 func checkPublicURL(s string) error { return checkIssuer(s) }
 
-// checkUpstream takes where the gateway may be sent. Addresses that hand out the
-// machine's own credentials are never an upstream, however they are written: the
-// gateway would carry them to the agent. What a name resolves to is not known
-// here.
+// checkUpstream takes where the gateway may be sent.
 func checkUpstream(s string) error {
 	u, err := checkURL(s)
 	if err != nil {
@@ -90,75 +88,11 @@ func checkSubject(s string) error {
 	return nil
 }
 
-// checkDialled takes the host of a URL that the server connects to.
+// checkDialled takes the host of a URL that the server connects to: nothing but a name or
+// an address, in the one way to write it. Which addresses may be connected to is not
+// known here: see Addresses.
 func checkDialled(u *url.URL) error {
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if a, err := netip.ParseAddr(host); err == nil {
-		return checkAddress(a)
-	}
-	if err := checkHost(host); err != nil {
-		return err
-	}
-	if slices.Contains(metadataNames, host) {
-		return fmt.Errorf("%s is a cloud's metadata service, which is never an upstream", host)
-	}
-	return nil
-}
-
-var metadataNames = []string{
-	"metadata", "metadata.google.internal", "metadata.goog", "metadata.internal",
-	"instance-data", "instance-data.ec2.internal", "metadata.azure.internal", "metadata.tencentyun.com", "metadata.platformequinix.com",
-}
-
-// metadataAddrs are the metadata services beyond the link-local networks: AWS
-// over IPv6, Alibaba, Oracle, Azure's wire server.
-var metadataAddrs = []netip.Addr{
-	netip.MustParseAddr("fd00:ec2::254"),
-	netip.MustParseAddr("fd20:ce::254"),
-	netip.MustParseAddr("100.100.100.200"),
-	netip.MustParseAddr("192.0.0.192"),
-	netip.MustParseAddr("168.63.129.16"),
-}
-
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
-
-func checkAddress(a netip.Addr) error {
-	if a.Zone() != "" {
-		return fmt.Errorf("%s names an interface; write the address alone", a)
-	}
-	bare := a.Unmap()
-	if b := bare.As16(); nat64.Contains(bare) {
-		bare = netip.AddrFrom4([4]byte(b[12:])) // RFC 6052, Section 2.2
-	}
-	switch {
-	case bare.IsLinkLocalUnicast() || slices.Contains(metadataAddrs, bare):
-		return fmt.Errorf("%s is a link-local or metadata address, which is never an upstream", a)
-	case bare.IsUnspecified():
-		return fmt.Errorf("%s is no address to connect to; write 127.0.0.1 or ::1", a)
-	case bare.IsMulticast():
-		return fmt.Errorf("%s is a multicast address", a)
-	}
-	return nil
-}
-
-var hostLabel = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
-var numericLabel = regexp.MustCompile(`^(0x[0-9a-f]*|[0-9]+)$`)
-
-// checkHost takes a name in ASCII. One that ends in a number is an address in
-// disguise (https://url.spec.whatwg.org/#ends-in-a-number-checker): some
-// resolvers read 2852039166 or 0xA9.0xFE.1 as one.
-func checkHost(host string) error {
-	labels := strings.Split(host, ".")
-	for _, l := range labels {
-		if !hostLabel.MatchString(l) {
-			return fmt.Errorf("%.160q is not a host name", host)
-		}
-	}
-	if len(host) > 253 || numericLabel.MatchString(labels[len(labels)-1]) {
-		return fmt.Errorf("%.160q is not a host name; write addresses as 10.0.0.1", host)
-	}
-	return nil
+	return outbound.CheckForm(outbound.Upstream, u.String())
 }
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
@@ -176,6 +110,28 @@ func checkHeaderName(s string) error {
 	}
 	if slices.Contains(framing, strings.ToLower(s)) {
 		return fmt.Errorf("header %q is the request's own and cannot carry a credential", s)
+	}
+	return nil
+}
+
+// unforwarded are request headers that no tool passes on: they say who calls, from where
+// or how, which is the gateway's to say, or they make another request of it.
+var unforwarded = []string{
+	"accept-encoding", "authorization", "content-digest", "cookie", "cookie2", "forwarded", "max-forwards", "proxy-authenticate", "proxy-authorization",
+	"repr-digest", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version",
+	"set-cookie", "signature", "signature-input", "via", "x-http-method", "x-http-method-override", "x-method-override", "x-original-url",
+	"x-real-ip", "x-rewrite-url",
+}
+
+// checkForwarded takes a request header that a tool passes on.
+func checkForwarded(s string) error {
+	low := strings.ToLower(s)
+	switch {
+	case !headerName.MatchString(s):
+		return fmt.Errorf("%.80q is not a header's name", s)
+	case slices.Contains(framing, low) || slices.Contains(unforwarded, low),
+		strings.HasPrefix(low, "x-forwarded-"), strings.HasPrefix(low, "counterfoil-"), strings.HasPrefix(low, "x-envoy-"):
+		return fmt.Errorf("header %q is never passed on", s)
 	}
 	return nil
 }

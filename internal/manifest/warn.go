@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/policy"
@@ -12,8 +13,9 @@ import (
 
 // Warnings returns what is in force and yet suspicious: calls that nobody can
 // approve, one human under two names, classes below their lowest tier, rules that
-// name what does not exist. Each is one line.
-func Warnings(reg *counterfoil.Registry) []string {
+// name what does not exist, bearer credentials that are no use, or still are. Each is one
+// line. What depends on the time is as of now.
+func Warnings(reg *counterfoil.Registry, now time.Time) []string {
 	if reg == nil {
 		return nil
 	}
@@ -27,6 +29,12 @@ func Warnings(reg *counterfoil.Registry) []string {
 			out = append(out, fmt.Sprintf("Class %s: runs as %s, below %s, because of insecure_lower_tier", name, c.Tier, counterfoil.LowestTier(name)))
 		}
 		out = append(out, templateWarnings(reg, c)...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(reg.Resources)) {
+		if r := reg.Resources[name]; r != nil {
+			out = append(out, bearerWarnings(reg, r, now)...)
+			out = append(out, httpWarnings(r)...)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(reg.Agents)) {
 		if a := reg.Agents[name]; a != nil {
