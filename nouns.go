@@ -352,6 +352,10 @@ type Action struct {
 	Tool      ToolID
 	Arguments []byte     // canonical JSON object (RFC 8785); what is decided on is what is sent
 	Source    netip.Addr // the zero Addr is unknown, which no network holds
+
+	// Opaque says that the arguments' member body stands for a body that is not in
+	// them: one that is no JSON, or that was not shown. No rule judges it.
+	Opaque bool
 }
 
 // A Duration is a time.Duration that is written as text ("15m0s") in JSON.

@@ -12,8 +12,10 @@ const (
 	RevokePath     = "/oauth/revoke"
 	LeakedPath     = "/oauth/leaked"
 	FeedPath       = "/oauth/revocations" // what is revoked, for enforcement points
+	JWKSPath       = "/oauth/jwks"        // the keys that tokens are signed with
 	SignalsPath    = "/ssf"
-	ResourcePath   = "/r/" // and a resource's name: what the gateway serves
+	AccessPath     = "/access/v1" // what enforcement points of others ask (AuthZEN 1.0)
+	ResourcePath   = "/r/"        // and a resource's name: what the gateway serves
 )
 
 // ID is the resource's identifier (RFC 8707): its URL at the issuer's gateway, or

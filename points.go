@@ -1,8 +1,10 @@
 package counterfoil
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
+	"time"
 )
 
 // What enforcement points of somebody else ask the gateway, and what it answers. The
@@ -55,7 +57,7 @@ type Statement struct {
 	Tool      ToolID
 	Arguments []byte     // canonical JSON object; nil: not said
 	Source    netip.Addr // said too; the zero Addr is unknown
-	Approval  string     // id of the approval that it wants to use; empty: whichever fits
+	Approval  string     // id of the approval that it wants to use up; empty: none
 }
 
 // A Verdict is what a Statement is answered with. The zero Verdict refuses.
@@ -65,10 +67,18 @@ type Verdict struct {
 	Detail string // for the developer of the enforcement point
 	Entry  int64  // the call.decided
 
-	// Requestable says that people may still allow the call; Digest is then of what
-	// they would allow, and Approval what they were asked already, if they were.
+	// Requestable says that people may still allow the call, and may be asked until then
+	// by whoever brings Context back, which means nothing to anybody else. Digest is of
+	// what they would allow.
 	Requestable bool
-	Class       string
+	Until       time.Time
+	Context     string
 	Digest      string
-	Approval    *ApprovalStatus
+
+	Class    string
+	Approval *ApprovalStatus // what people were asked, where the Statement names it
 }
+
+// ErrDenial says that what came back as a Verdict's Context is none of this enforcement
+// point's, or that its time is over.
+var ErrDenial = errors.New("the denial is not one that people can be asked about")

@@ -75,6 +75,10 @@ type Live struct {
 	// Key is the thumbprint of the key that an assertion was verified with. What is
 	// given for the assertion has it, and is given only while the key is taken.
 	Key string
+
+	// Unbound says that whoever asks has no key, and so neither instance nor epoch: the
+	// agent has to be active. It is said by what a resource's Bearers are for alone.
+	Unbound bool
 }
 
 // A KeyBinding lets an instance prove with a key beside its own. The zero

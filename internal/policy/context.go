@@ -47,6 +47,11 @@ func (c *call) buildContext(d *Decision) bool {
 		}
 		m.set(ctxFields, c.fieldsRecord(&im))
 	}
+	if c.Opaque {
+		if !c.withoutBody(d) {
+			return false
+		}
+	}
 	for _, path := range im.without {
 		for i, r := range c.rules {
 			if r.reads.touches(path) {
@@ -64,6 +69,28 @@ func (c *call) buildContext(d *Decision) bool {
 }
 
 // A contextMap is a context in the making.
+// withoutBody refuses the call when a rule names the body of the request, or a field
+// that is read out of it, and the body is none that can be judged.
+func (c *call) withoutBody(d *Decision) bool {
+	paths := [][]string{{ctxArgs, bodyMember}}
+	for _, f := range c.tool.fields {
+		if len(f.at) == 0 || f.at[0] == bodyMember {
+			paths = append(paths, []string{ctxFields, f.name})
+		}
+	}
+	for _, path := range paths {
+		for i, r := range c.rules {
+			if r.reads.touches(path) {
+				return d.refuse(counterfoil.PolicyForbids, "%s reads %s, and the body of this call is none that a rule can judge: send JSON", c.ruleName(i), contextName(path))
+			}
+		}
+	}
+	return true
+}
+
+// bodyMember is the arguments' member that is the body of a request over HTTP.
+const bodyMember = "body"
+
 type contextMap struct{ m cedar.RecordMap }
 
 func (m *contextMap) set(name cedar.String, v cedar.Value) {

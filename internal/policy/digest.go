@@ -22,6 +22,13 @@ type (
 		Classes   map[string]*counterfoil.Class `json:"classes"`
 		Resources map[string]decidingResource   `json:"resources"`
 		Policies  map[string]string             `json:"policies"`
+
+		Vocabularies map[string]decidingVocabulary `json:"vocabularies,omitempty"`
+	}
+	decidingVocabulary struct {
+		Servers []string `json:"servers"`
+		Class   string   `json:"class"`
+		Cedar   string   `json:"cedar"`
 	}
 	decidingAgent struct {
 		Environment string              `json:"environment"`
@@ -57,6 +64,14 @@ func digest(reg *counterfoil.Registry) string {
 	for name, p := range reg.Policies {
 		if p != nil {
 			d.Policies[name] = p.Cedar
+		}
+	}
+	for name, v := range reg.Vocabularies {
+		if v != nil {
+			if d.Vocabularies == nil {
+				d.Vocabularies = map[string]decidingVocabulary{}
+			}
+			d.Vocabularies[name] = decidingVocabulary{v.Servers, v.Class, v.Cedar}
 		}
 	}
 	h := sha256.New()

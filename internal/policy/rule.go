@@ -17,6 +17,10 @@ const (
 	maxWhen   = 8 << 10  // bytes of a grant's condition
 	maxCedar  = 64 << 10 // bytes of a policy document
 	maxNested = 100      // brackets within brackets, operators before one value: Cedar's parser is recursive
+
+	// maxPattern bounds a pattern of like, in bytes as it is written: matching takes its
+	// length times that of the text, and an agent chooses the text.
+	maxPattern = 256
 )
 
 const (
@@ -218,6 +222,9 @@ func newRule(name string, p *cedar.Policy) (*rule, *textError) {
 		if err := checkCalls(c.Body); err != nil {
 			return nil, textErrorf(0, "%v", err)
 		}
+		if err := checkPatterns(c.Body); err != nil {
+			return nil, textErrorf(0, "%v", err)
+		}
 		if v, ok := c.Body.(ast.NodeValue); ok {
 			if _, ok := v.Value.(cedar.Boolean); !ok {
 				return nil, textErrorf(0, "%s is a value, not a condition", v.Value.MarshalCedar())
@@ -244,6 +251,20 @@ func checkCalls(body ast.IsNode) (err error) {
 			err = fmt.Errorf("%s can only err: %w", callText(call), e)
 			if call.Name == "decimal" && len(call.Args) == 1 {
 				err = fmt.Errorf("%s can only err: a decimal is text with a point and one to four places, such as decimal(\"50000.0\")", callText(call))
+			}
+		}
+		return err == nil
+	})
+	return err
+}
+
+// checkPatterns refuses patterns that an agent could make slow.
+func checkPatterns(body ast.IsNode) (err error) {
+	ast.Inspect(ast.NewNode(body), func(n ast.IsNode) bool {
+		like, ok := n.(ast.NodeTypeLike)
+		if ok && err == nil {
+			if size := len(like.Value.MarshalCedar()); size > maxPattern {
+				err = fmt.Errorf("a pattern of like has %d bytes; the limit is %d", size, maxPattern)
 			}
 		}
 		return err == nil

@@ -33,6 +33,7 @@ type Set struct {
 	resources map[string]*resource
 	agents    map[string]*agent
 	forbids   forbids
+	meanings  map[meaning]*vocabulary
 	digest    string
 
 	// broken says why every call is refused: a policy that cannot be compiled
@@ -117,6 +118,7 @@ func Load(reg *counterfoil.Registry) (*Set, []Problem) {
 		}
 	}
 	problems = append(problems, l.problems...)
+	problems = append(problems, s.loadVocabularies(reg)...)
 	s.digest = digest(reg)
 	return s, problems
 }

@@ -31,9 +31,6 @@ func Warnings(reg *counterfoil.Registry) []Problem {
 	}
 	for _, name := range slices.Sorted(maps.Keys(set.resources)) {
 		w.limits(set.resources[name])
-		if reg.Resources[name].Type == counterfoil.ResourceHTTP {
-			w.add("Resource", name, "type", "the gateway of this version does not serve http resources yet: agents get tokens for it, and every call is refused")
-		}
 	}
 	return w.found
 }
