@@ -31,7 +31,7 @@ func Challenge(err error, metadataURL, scope string) []string {
 
 	// RFC 9449, Section 7.2: the scheme that was used says what is wrong, the
 	// other what to use.
-	case code == counterfoil.BearerRefused:
+	case code == counterfoil.BearerRefused, errors.Is(err, errBearer):
 		return []string{
 			params{{"error", wire.Challenge}, {"error_description", refusal.Detail}, {"resource_metadata", metadataURL}}.as("Bearer"),
 			about.as("DPoP"),

@@ -10,13 +10,13 @@ import (
 	"github.com/counterfoil/counterfoil/resource"
 )
 
-// A service of one's own that takes this issuer's tokens. keys is a KeySource
-// over the issuer's key set; without a view of what is revoked, a token is good
-// until it expires.
+// A service of one's own that takes this issuer's tokens. Without a view of what is
+// revoked, a token is good until it expires.
 func Example() {
-	var keys resource.KeySource
+	keys := &resource.KeySet{Issuer: "https://issuer.example"}
+	go keys.Run(context.Background())
 	verifier := &resource.Verifier{
-		Issuer:     "https://issuer.example",
+		Issuer:     keys.Issuer,
 		Keys:       keys,
 		Replay:     resource.NewMemoryReplay(nil),
 		Revocation: resource.TokensOnly{},
@@ -25,7 +25,9 @@ func Example() {
 		caller, _ := resource.CallerFrom(r.Context())
 		fmt.Fprintf(w, "%s asks for %s", caller.Agent, r.URL.Path)
 	})
-	service := verifier.Middleware("https://accounts.example/v1", accounts)
+	mux := http.NewServeMux()
+	mux.Handle("GET /v1/accounts/{id}", verifier.Tool("get_account", accounts))
+	service := verifier.Middleware("https://accounts.example/v1", mux)
 	log.Fatal(http.ListenAndServe("localhost:8080", service))
 }
 
@@ -49,7 +51,8 @@ func ExampleView() {
 	feed := &resource.Feed{Issuer: issuer, Client: transport.Client(), View: view}
 	go feed.Run(context.Background())
 
-	var keys resource.KeySource
+	keys := &resource.KeySet{Issuer: issuer}
+	go keys.Run(context.Background())
 	verifier := &resource.Verifier{
 		Issuer:     issuer,
 		Keys:       keys,

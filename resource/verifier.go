@@ -26,6 +26,14 @@ type Request struct {
 	Resource string
 
 	Header http.Header
+
+	// Binding is the resource's mode at this moment (Resource.BindingAt). Any but
+	// observe and prefer, and none, takes bound tokens alone.
+	Binding string
+
+	// Bearers are what is taken without a key where Binding allows it. Whether the
+	// class of a call allows it too is for the caller of Check.
+	Bearers []counterfoil.Bearer
 }
 
 // A KeySource knows the issuer's keys.
@@ -77,6 +85,7 @@ type Verifier struct {
 	Revocation Revocation
 	Nonces     Nonces           // nil: never required
 	Now        func() time.Time // nil: time.Now
+	Outside    Outside          // nil: no outside issuer's token is taken
 	Log        *slog.Logger     // for Middleware; nil: slog.Default
 
 	tokens  tokenCache
@@ -107,7 +116,8 @@ func (n noCredentials) Unwrap() error      { return n.Refusal }
 // Caller.Proof is not empty exactly when this request used its proof up, and
 // then it must be recorded before the answer where used proofs are read back
 // from the record after a restart. A request that replays a used proof yields
-// a Caller without Proof. A Caller's Scope and Details are shared with other
+// a Caller without Proof. A bearer credential that is known and may not be used
+// now yields a Caller too, with Bearer and never a Proof. A Caller's Scope and Details are shared with other
 // requests by the same token and must not be changed.
 func (v *Verifier) Check(ctx context.Context, r Request) (counterfoil.Caller, error) {
 	var none counterfoil.Caller
@@ -117,6 +127,9 @@ func (v *Verifier) Check(ctx context.Context, r Request) (counterfoil.Caller, er
 	now := v.now()
 
 	// What the headers say, before any cryptography.
+	if token, ok := bearerToken(r.Header); ok {
+		return v.checkBearer(ctx, &r, token, now)
+	}
 	compact, err := accessToken(r.Header)
 	if err != nil {
 		return none, err
@@ -255,10 +268,6 @@ func accessToken(h http.Header) (string, error) {
 	scheme, token, _ := strings.Cut(values[0], " ")
 	switch {
 	case strings.EqualFold(scheme, "DPoP"):
-	case strings.EqualFold(scheme, "Bearer"):
-		// RFC 9449, Section 7.2: a bound token sent as bearer must be refused;
-		// so is any other bearer token here.
-		return "", counterfoil.Refuse(counterfoil.BearerRefused, "send Authorization: DPoP with a proof; bearer is not taken")
 	case values[0] == "":
 		return "", counterfoil.Refuse(counterfoil.RequestMalformed, "the Authorization header is empty")
 	default:
@@ -299,7 +308,7 @@ func callerOf(t *credential.Token, p *credential.Proof) counterfoil.Caller {
 		Issued:      t.IssuedAt,
 		Expires:     t.Expires,
 		JKT:         p.JKT,
-		Binding:     "dpop",
+		Binding:     counterfoil.BoundDPoP,
 		KeyKind:     p.Alg,
 		Proof:       p.Hash,
 	}

@@ -1,7 +1,8 @@
 // Package testkit is what the tests of several rooms need to stand on: a clock
-// that only the test moves, a key of an agent and a key of a log. It imports the
-// two public rooms that make those keys and nothing else of ours, so that a
-// test of any other room may use it; the whole system is in counterfoiltest.
+// that only the test moves, a key of an agent, a key of a log and an issuer that
+// is not ours. It imports the two public rooms that make those keys and nothing else
+// of ours, so that a test of any other room may use it; the whole system is in
+// counterfoiltest.
 package testkit
 
 import (
