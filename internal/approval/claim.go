@@ -22,7 +22,7 @@ type claim struct {
 	agent  *counterfoil.Agent
 
 	tasks   []counterfoil.Task // the caller's, and those above it; none where the call is of no task
-	openers []string           // owners of the agents that opened these, without the agent's own
+	openers []string           // owners of the agents that opened these, and of the one that it is made for, without the agent's own
 }
 
 func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
@@ -46,6 +46,15 @@ func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the resource %s is suspended", c.Tool.Resource)
 	}
 	return cl, cl.inTask(e.store)
+}
+
+// payer is the agent whose limits the call counts against: the one that it is made for,
+// where another agent asks for it.
+func (cl *claim) payer() string {
+	if cl.reg.Agents[cl.Caller.Subject] != nil {
+		return cl.Caller.Subject
+	}
+	return cl.Caller.Agent
 }
 
 // classOf is the class of a tool that is declared; empty for any other.
@@ -331,7 +340,7 @@ func (e *Engine) ask(ctx context.Context, cl *claim, earlier string) error {
 // fits refuses what its class's limits have no room for as things are: nobody is asked
 // for what could not run. What counts in the end is what is left when it is spent.
 func (e *Engine) fits(ctx context.Context, cl *claim) error {
-	wanted, err := takings(cl.class, cl.Caller.Agent, cl.Fields)
+	wanted, err := takings(cl.class, cl.payer(), cl.Fields)
 	if err != nil {
 		return err
 	}
@@ -500,6 +509,13 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 	if err != nil {
 		return counterfoil.Spending{}, err
 	}
+	if payer := cl.payer(); payer != cl.Caller.Agent && why == "" {
+		// Who asks was verified; that the agent lost nothing since is looked up here.
+		state := e.store.AgentState(payer)
+		if state.Status != counterfoil.Active || state.Epoch > a.Created.UnixMilli() {
+			why = fmt.Sprintf("agent %s was revoked since", payer)
+		}
+	}
 	if why != "" {
 		e.log.Warn("an approved approval does not hold", "approval", a.ID, "agent", a.Caller.Agent, "tool", a.Tool.String(), "why", why)
 		if err := e.close(ctx, a, counterfoil.StateRevoked, "", why); err != nil {
@@ -507,14 +523,16 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 		}
 		return counterfoil.Spending{}, e.refuse(a, counterfoil.ApprovalRevoked, "approval %s does not hold any more", a.ID)
 	}
-	takes, err := takings(cl.class, cl.Caller.Agent, cl.Fields)
+	takes, err := takings(cl.class, cl.payer(), cl.Fields)
 	if err != nil {
 		return counterfoil.Spending{}, err
 	}
 	s := counterfoil.Spending{
 		Approval: a.ID, CallDigest: cl.digest, Signatures: len(a.Signatures), Takings: takes, Revision: cl.of,
-		Live: counterfoil.Live{Agent: cl.Caller.Agent, Instance: cl.Caller.Instance, Epoch: cl.Caller.Epoch},
-		Use:  counterfoil.CallUse{Task: cl.Caller.Task, Class: cl.Class, Amounts: amounts(&cl.GuardedCall), Agent: cl.Caller.Agent},
+		Live: counterfoil.Live{
+			Agent: cl.Caller.Agent, Instance: cl.Caller.Instance, Epoch: cl.Caller.Epoch, Unbound: cl.Caller.Binding == counterfoil.NotBound,
+		},
+		Use: counterfoil.CallUse{Task: cl.Caller.Task, Class: cl.Class, Amounts: amounts(&cl.GuardedCall), Agent: cl.Caller.Agent},
 	}
 	for i := range a.Signatures {
 		s.Signers = append(s.Signers, a.Signatures[i].Person)

@@ -14,6 +14,9 @@ func (cl *claim) inTask(standing Standing) error {
 	if cl.tasks, err = liveTasks(standing, cl.Caller.Task, cl.Caller.Agent, cl.now); err != nil {
 		return err
 	}
+	if other := cl.reg.Agents[cl.payer()]; other != nil && other.Owner != cl.agent.Owner {
+		cl.openers = append(cl.openers, other.Owner)
+	}
 	for i := range cl.tasks {
 		opener := cl.reg.Agents[cl.tasks[i].Opener]
 		if opener == nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -12,7 +13,7 @@ import (
 )
 
 // post answers a message.
-func (c *call) post() {
+func (c *mcpCall) post() {
 	body, err := c.read()
 	if err != nil {
 		c.refuse(err)
@@ -25,7 +26,7 @@ func (c *call) post() {
 	if err := c.renew(); err != nil {
 		// There is no payload yet: no class says what may be kept of it.
 		if counterfoil.CodeOf(err) == counterfoil.ToolChanged {
-			c.deny(err) // the client is to call again, not to log in again
+			c.deny(err, nil) // the client is to call again, not to log in again
 		} else {
 			c.refuse(err)
 		}
@@ -53,17 +54,17 @@ func (c *call) admit(err error) bool {
 		return c.approve()
 	}
 	if err != nil {
-		c.deny(err)
+		c.words.deny(err, nil)
 		return false
 	}
-	if c.counts() && (c.caller.Task != "" || c.keyed()) {
-		return c.recordUsing() && c.lastLook()
+	if c.words.counts() && (c.caller.Task != "" || c.words.keyed()) {
+		return c.recordUsing() && c.release() && c.lastLook()
 	}
-	return c.record(nil) && c.lastLook()
+	return c.record(nil) && c.release() && c.lastLook()
 }
 
 // decide asks policy and pins. It has no effect but pinning at first sight.
-func (c *call) decide() error {
+func (c *mcpCall) decide() error {
 	m := &c.message
 	c.tier = counterfoil.Routine
 	if m.method == nil {
@@ -81,7 +82,7 @@ func (c *call) decide() error {
 	return c.decideOn(m.method.tool, c.payload)
 }
 
-func (c *call) decideTool(name string) error {
+func (c *mcpCall) decideTool(name string) error {
 	if counterfoil.CheckToolName(name) != nil || isReserved(name) {
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no tool %.64q", name)
 	}
@@ -118,7 +119,7 @@ func (c *call) decideTool(name string) error {
 			return misfit
 		}
 	}
-	if eraOf(c.revision) == modern && c.r != nil {
+	if eraOf(c.revision) == modern && !c.held {
 		if err := c.checkMirrors(def); err != nil {
 			return framed(err)
 		}
@@ -130,7 +131,7 @@ func (c *call) decideTool(name string) error {
 // the arguments that were judged: members that the tool does not have, or what MCP
 // 2026-07-28 lets a client add in answer to the upstream's questions (Multi
 // Round-Trip Requests), which may be the amount itself.
-func (c *call) judgeable(name string, def *seen) error {
+func (c *mcpCall) judgeable(name string, def *seen) error {
 	for _, more := range []string{inputResponses, requestState} {
 		if find(c.message.params, more) != nil {
 			return counterfoil.Refuse(counterfoil.PolicyForbids, "the arguments of %s decide whether it may be called, and %s adds to them what no rule reads", name, more)
@@ -149,7 +150,7 @@ func isReserved(name string) bool {
 // decideSubscriptions judges every resource that a client wants to hear about.
 // The other notifications need a token alone, like the lists that they are
 // about.
-func (c *call) decideSubscriptions() error {
+func (c *mcpCall) decideSubscriptions() error {
 	for _, e := range split(find(c.message.params, "notifications")) {
 		if e.name != "resourceSubscriptions" {
 			continue
@@ -173,6 +174,7 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 		Tool:      counterfoil.ToolID{Resource: c.resource.Name, Tool: tool},
 		Arguments: arguments,
 		Source:    c.source,
+		Opaque:    c.opaque,
 	}, c.now)
 	c.class, c.tier, c.judged, c.fields = d.Class, d.Tier, d.Judged, d.Fields
 	err := d.Err()
@@ -182,7 +184,7 @@ func (c *call) decideOn(tool string, arguments []byte) error {
 			return outside
 		}
 	}
-	return err
+	return c.rung(err)
 }
 
 // record makes the decision durable: a refusal when why is not nil. When that
@@ -202,7 +204,7 @@ func (c *call) record(why error) bool {
 	if err := c.gateway.cfg.Recorder.Decide(context.WithoutCancel(c.ctx), e, c.payload); err != nil {
 		err = recordFault(err)
 		c.count(c.gateway.cfg.Answered, err)
-		c.fail(err)
+		c.words.fail(err)
 		return false
 	}
 	c.decided, c.decidedAt = e, c.gateway.cfg.Now()
@@ -216,7 +218,7 @@ func (c *call) entry() *ledger.Entry {
 		Agent: c.caller.Agent, Instance: c.caller.Instance,
 		JKT: c.caller.JKT, Binding: c.caller.Binding, TokenJTI: c.caller.TokenID, Proof: c.caller.Proof,
 		Epoch: c.caller.Epoch, Actors: c.caller.Actors, Task: c.caller.Task,
-		Resource: c.resource.Name, Tool: c.toolName(), Class: c.class, Scope: c.caller.Scope,
+		Resource: c.resource.Name, Class: c.class, Scope: c.caller.Scope,
 		PolicyDigest: c.policy.Digest(), Approval: c.approval,
 		Source: ledger.Source{Environment: c.caller.Environment},
 	}
@@ -229,27 +231,27 @@ func (c *call) entry() *ledger.Entry {
 	if a := c.registry.Agents[c.caller.Agent]; a != nil {
 		e.Owner = a.Owner
 	}
-	if c.def != nil {
-		e.ToolDigest = c.def.digest
-	}
 	if c.class != "" {
 		e.Tier = c.tier.String()
 	}
 	if c.earlier != nil {
-		e.Detail = map[string]any{"repeats": c.earlier.Entry}
+		c.note("repeats", c.earlier.Entry)
 	}
 	if c.gateway.cfg.View != nil {
 		e.View = c.gateway.cfg.View()
 	}
+	e.Detail = maps.Clone(c.detail)
+	c.words.describe(e)
+	c.noteUnbound(e)
 	return e
 }
 
 // toolName is what the row says was asked for: the tool of a call, the method
 // of anything else.
-func (c *call) toolName() string {
+func (c *mcpCall) toolName() string {
 	name := c.message.name
 	switch {
-	case c.r != nil && c.r.Method != http.MethodPost:
+	case !c.held && c.r.Method != http.MethodPost:
 		name = c.r.Method
 	case c.message.kind == answer:
 		name = "answer"
@@ -266,13 +268,13 @@ func (c *call) toolName() string {
 // lastLook asks about revocation after the decision is durable and right before
 // it has an effect. A decision that finds its caller revoked ends here.
 func (c *call) lastLook() bool {
-	err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.present())
+	err := c.revoked()
 	if err == nil {
 		return true
 	}
 	c.finish(outcome{name: notForwarded, code: counterfoil.CodeOf(err), unsent: true})
 	c.count(c.gateway.cfg.Answered, err)
-	c.fail(err)
+	c.words.fail(err)
 	return false
 }
 
@@ -299,10 +301,14 @@ type outcome struct {
 // and the next start ends the decision as unknown.
 func (c *call) finish(o outcome) {
 	e := &ledger.Entry{
-		Kind: ledger.CallFinished, RequestID: c.id, Agent: c.caller.Agent, Instance: c.caller.Instance,
-		Resource: c.resource.Name, Tool: c.decided.Tool, Of: c.decided.Index, Outcome: o.name, Code: o.code,
+		Kind: ledger.CallFinished, RequestID: c.id, Agent: c.decided.Agent, Instance: c.decided.Instance,
+		Resource: c.decided.Resource, Tool: c.decided.Tool, Of: c.decided.Index, Outcome: o.name, Code: o.code,
 		LatencyUS: c.gateway.cfg.Now().Sub(c.decidedAt).Microseconds(),
 	}
+	if c.struck != nil && c.struck.Load() {
+		c.scrubbed()
+	}
+	c.words.ended(e)
 	var err error
 	switch {
 	case c.spent != nil:

@@ -63,16 +63,25 @@ func (c *call) count(hook func(counterfoil.Code), err error) {
 func (c *call) refuse(err error) {
 	if c.record(err) {
 		c.count(c.gateway.cfg.Answered, err)
-		c.fail(err)
+		c.words.fail(err)
 	}
 }
 
 // deny records a refusal that was decided over a valid message and answers with
 // it in JSON-RPC: an MCP client takes HTTP 403 for a wish to log in again.
-func (c *call) deny(err error) { c.denyWith(err, nil) }
+func (c *mcpCall) deny(err error, g *counterfoil.GuardedCall) {
+	var body []byte
+	if g != nil {
+		var lookErr error
+		if body, lookErr = c.unapprovedBody(g, err); lookErr != nil {
+			err, body = lookErr, nil
+		}
+	}
+	c.denyWith(err, body)
+}
 
 // denyWith is deny with an answer of its own.
-func (c *call) denyWith(err error, body []byte) {
+func (c *mcpCall) denyWith(err error, body []byte) {
 	authentication := counterfoil.CodeOf(err).Wire().Status == http.StatusUnauthorized
 	f := (*framing)(nil)
 	if _, decided := counterfoil.AsRefusal(err); !decided || authentication || errors.As(err, &f) || c.message.kind != request {
@@ -103,12 +112,12 @@ func (c *call) denyWith(err error, body []byte) {
 
 // refusedResult is the result of a tool call that was refused: one sentence for
 // the model, and the refusal object three times, wherever a client may look.
-func (c *call) refusedResult(err error) []byte {
+func (c *mcpCall) refusedResult(err error) []byte {
 	return encodeRPC(c.message.id, "result", c.refusedContent(c.toolName(), err))
 }
 
 // refusedContent is such a result of a call of that tool.
-func (c *call) refusedContent(tool string, err error) []byte {
+func (c *mcpCall) refusedContent(tool string, err error) []byte {
 	o := c.explain(err)
 	object, encErr := json.Marshal(o)
 	if encErr != nil {
@@ -170,10 +179,36 @@ func approvalSentence(tool string, o refusalObject) string {
 
 // fail answers in HTTP.
 func (c *call) fail(err error) {
-	o := c.explain(err)
-	wire := o.Code.Wire()
+	c.failAs(err, counterfoil.ProblemMedia, &problem{Problem: counterfoil.ProblemOf(err, c.id)})
+}
+
+// fail answers in HTTP and, where the framing is at fault, in JSON-RPC at once.
+func (c *mcpCall) fail(err error) {
+	f := (*framing)(nil)
+	if !errors.As(err, &f) {
+		c.call.fail(err)
+		return
+	}
+	p := problem{Problem: counterfoil.ProblemOf(err, c.id)}
+	contentType, rpc, data := counterfoil.ProblemMedia, f.rpc, f.data
+	if rpc == 0 {
+		rpc = p.Code.Wire().JSONRPC
+	}
+	if data == nil {
+		data = c.explain(err)
+	}
+	if rpc != 0 {
+		contentType = typeJSON
+		p.JSONRPC, p.ID, p.Error = "2.0", c.message.id, &rpcError{rpc, p.Detail, data}
+	}
+	c.failAs(err, contentType, &p)
+}
+
+// failAs answers with that body, and with the headers that belong to the error.
+func (c *call) failAs(err error, contentType string, p *problem) {
+	wire := p.Code.Wire()
 	if wire.Fault {
-		c.gateway.cfg.Log.Error("answering with a fault", "request_id", c.id, "code", o.Code, "err", err)
+		c.gateway.cfg.Log.Error("answering with a fault", "request_id", c.id, "code", p.Code, "err", err)
 	}
 	h := c.w.Header()
 	if wire.Retry {
@@ -181,21 +216,6 @@ func (c *call) fail(err error) {
 	}
 	if wire.Status == http.StatusUnauthorized || c.unproven {
 		c.challenge(err)
-	}
-	p := problem{Problem: counterfoil.ProblemOf(err, c.id)}
-	contentType := counterfoil.ProblemMedia
-	if f := (*framing)(nil); errors.As(err, &f) {
-		rpc, data := f.rpc, f.data
-		if rpc == 0 {
-			rpc = wire.JSONRPC
-		}
-		if data == nil {
-			data = o
-		}
-		if rpc != 0 {
-			contentType = typeJSON
-			p.JSONRPC, p.ID, p.Error = "2.0", c.message.id, &rpcError{rpc, o.Detail, data}
-		}
 	}
 	b, encErr := json.Marshal(p)
 	if encErr != nil {

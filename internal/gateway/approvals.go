@@ -83,7 +83,7 @@ func (c *call) waits(err error) bool {
 	if c.gateway.cfg.Approvals == nil || !isCode(err, counterfoil.ApprovalRequired) {
 		return false
 	}
-	return c.counts()
+	return c.words.counts()
 }
 
 func isCode(err error, code counterfoil.Code) bool {
@@ -96,7 +96,7 @@ func isCode(err error, code counterfoil.Code) bool {
 func (c *call) approve() bool {
 	g, err := c.guardedCall()
 	if err != nil {
-		c.deny(err)
+		c.words.deny(err, nil)
 		return false
 	}
 	s, err := c.claim(&g)
@@ -104,42 +104,45 @@ func (c *call) approve() bool {
 		err = c.spend(&g, s)
 	}
 	if err != nil {
-		c.unapproved(&g, err)
+		c.words.deny(err, &g)
 		return false
 	}
-	return c.lastLook()
+	return c.release() && c.lastLook()
 }
 
-// guardedCall is the call as people are asked about it. Two headers and a member of
-// _meta have a part in that and in nothing else, so they are read here.
+// guardedCall is the call as people are asked about it.
 func (c *call) guardedCall() (counterfoil.GuardedCall, error) {
 	g := counterfoil.GuardedCall{
-		RequestID: c.id, Caller: c.caller, Source: c.source, Tool: c.toolID(), Class: c.class, Fields: c.fields,
-		Held:  c.message.tasks && c.message.name == "tools/call" && eraOf(c.revision) == modern,
-		Words: c.message.words, Amounts: c.amounts(),
+		RequestID: c.id, Caller: c.caller, Source: c.source, Tool: c.words.toolID(), ToolDigest: c.words.definition(),
+		Class: c.class, Fields: c.fields, Amounts: c.amounts(),
 	}
-	if c.def != nil {
-		g.ToolDigest = c.def.digest
+	var err error
+	if g.Call, err = c.words.object().encode(); err != nil {
+		return g, err
 	}
+	return g, c.words.guard(&g)
+}
+
+// guard reads two headers and a member of _meta that have a part in this and in nothing
+// else.
+func (c *mcpCall) guard(g *counterfoil.GuardedCall) error {
+	g.Held = c.message.tasks && c.message.name == "tools/call" && eraOf(c.revision) == modern
+	g.Words = c.message.words
 	for _, more := range []string{inputResponses, requestState} {
 		if find(c.message.params, more) != nil {
 			// What is approved is what is forwarded, and these are not.
-			return g, counterfoil.Refuse(counterfoil.PolicyForbids, "a person has to allow this call, and %s adds to it what nobody would see", more)
+			return counterfoil.Refuse(counterfoil.PolicyForbids, "a person has to allow this call, and %s adds to it what nobody would see", more)
 		}
 	}
-	var err error
-	if g.Call, err = c.object().encode(); err != nil {
-		return g, err
+	if err := c.repeats(g); err != nil {
+		return err
 	}
-	if err := c.repeats(&g); err != nil {
-		return g, err
-	}
-	return g, c.resumed(&g)
+	return c.resumed(g)
 }
 
 // repeats reads which earlier call this one repeats.
 func (c *call) repeats(g *counterfoil.GuardedCall) error {
-	if c.r == nil {
+	if c.held {
 		return nil
 	}
 	id, there, err := headerValue(c.r.Header, headerApproval)
@@ -211,7 +214,7 @@ func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
 	if err := c.anew(g); err != nil {
 		return err
 	}
-	a, err := c.gateway.cfg.Approvals.Status(c.ctx, s.Approval, c.caller)
+	a, err := c.gateway.cfg.Approvals.Status(c.ctx, s.Approval, g.Caller)
 	if err != nil {
 		return err
 	}
@@ -221,7 +224,7 @@ func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
 	}
 	c.decided, c.decidedAt, c.spent = e, c.gateway.cfg.Now(), &s
 	c.keeps = a.Key != "" || a.Held
-	if c.r != nil {
+	if !c.held {
 		c.ctx = context.WithoutCancel(c.ctx) // a client that leaves breaks nothing off
 	}
 	return nil
@@ -285,27 +288,18 @@ func (c *call) anew(g *counterfoil.GuardedCall) error {
 	if err := c.renew(); err != nil {
 		return err
 	}
-	err := c.decideOn(c.toolID().Tool, c.payload)
+	err := c.decideOn(g.Tool.Tool, c.payload)
 	switch {
 	case err != nil && !isCode(err, counterfoil.ApprovalRequired):
 		return err
-	case err == nil || c.tier != tier || c.class != g.Class || !maps.Equal(c.fields, g.Fields):
-		return counterfoil.Refuse(counterfoil.ToolChanged, "what is declared of %s changed while it was called: call again", c.toolID())
+	case err == nil || c.words.definition() != g.ToolDigest || c.tier != tier || c.class != g.Class || !maps.Equal(c.fields, g.Fields):
+		return counterfoil.Refuse(counterfoil.ToolChanged, "what is declared of %s changed while it was called: call again", g.Tool)
 	}
 	return nil
 }
 
-// unapproved records why the call does not run now and answers.
-func (c *call) unapproved(g *counterfoil.GuardedCall, err error) {
-	body, lookErr := c.unapprovedBody(g, err)
-	if lookErr != nil {
-		err, body = lookErr, nil
-	}
-	c.denyWith(err, body)
-}
-
 // unapprovedBody returns how the client is told, nil for as usual.
-func (c *call) unapprovedBody(g *counterfoil.GuardedCall, why error) ([]byte, error) {
+func (c *mcpCall) unapprovedBody(g *counterfoil.GuardedCall, why error) ([]byte, error) {
 	r, ok := counterfoil.AsRefusal(why)
 	if !ok || r.Approval == nil {
 		return nil, nil
@@ -336,7 +330,7 @@ func (c *call) unapprovedBody(g *counterfoil.GuardedCall, why error) ([]byte, er
 
 // keep notes the answer of a call that may be repeated: the member that it is of
 // the JSON-RPC message, as the client gets it.
-func (c *call) keep(name string, value []byte) {
+func (c *mcpCall) keep(name string, value []byte) {
 	if !c.keeps {
 		return
 	}
@@ -352,7 +346,7 @@ func (c *call) keep(name string, value []byte) {
 
 // storedAnswer is the answer that an earlier call got, and says that this one did
 // not run.
-func (c *call) storedAnswer(kept []byte, why error) ([]byte, error) {
+func (c *mcpCall) storedAnswer(kept []byte, why error) ([]byte, error) {
 	object, err := json.Marshal(c.explain(why))
 	if err != nil {
 		return nil, err
@@ -362,7 +356,7 @@ func (c *call) storedAnswer(kept []byte, why error) ([]byte, error) {
 
 // keptAnswer is an answer that was kept, in the form that it had, which says in _meta,
 // or in the data of an error, that it is of an earlier call.
-func (c *call) keptAnswer(kept []byte, name string, object []byte) ([]byte, error) {
+func (c *mcpCall) keptAnswer(kept []byte, name string, object []byte) ([]byte, error) {
 	m, err := members(kept)
 	if err != nil {
 		return nil, err
@@ -423,7 +417,7 @@ func stateOf(o outcome) counterfoil.ApprovalState {
 func (c *call) finishSpent(e *ledger.Entry, o outcome) error {
 	state := stateOf(o)
 	e.Approval = ledger.Approval{ID: c.spent.Approval, State: string(state)}
-	kept := c.answerToKeep(e, o, c.r == nil) // nobody waits for the answer of a held call; it is asked for later
+	kept := c.answerToKeep(e, o, c.held) // nobody waits for the answer of a held call; it is asked for later
 	return c.gateway.cfg.Approvals.Finish(context.WithoutCancel(c.ctx), c.spent.Approval, state, kept, e)
 }
 

@@ -166,7 +166,7 @@ func TestHTTPAttacks(t *testing.T) {
 		{"foreign origin", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 403, counterfoil.OriginForbidden, true},
 		{"null origin", func(r *http.Request) { r.Header.Set("Origin", "null") }, 403, counterfoil.OriginForbidden, true},
 		{"unknown resource", func(r *http.Request) { r.URL.Path = "/r/nobody" }, 404, counterfoil.ToolUnknown, true},
-		{"http resource", func(r *http.Request) { r.URL.Path = "/r/crm" }, 404, counterfoil.ToolUnknown, true},
+		{"another resource", func(r *http.Request) { r.URL.Path = "/r/crm" }, 401, counterfoil.TokenAudience, true},
 		{"dots in the path", func(r *http.Request) { r.URL.Path = "/r/../r/bank" }, 404, counterfoil.ToolUnknown, true},
 		{"GET without session", func(r *http.Request) { r.Method = "GET"; r.Body = nil; r.ContentLength = 0 }, 401, counterfoil.ProofTarget, true},
 	} {

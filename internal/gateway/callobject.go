@@ -28,6 +28,7 @@ type callObject struct {
 	Task       string `json:"task,omitzero"`
 
 	arguments []byte // canonical; nil when the client sent none
+	headers   []byte // canonical; of HTTP alone
 }
 
 // encode writes the object.
@@ -43,6 +44,9 @@ func (o *callObject) encode() ([]byte, error) {
 		absent = append(absent, quote(name)...)
 	}
 	optional("arguments", o.arguments != nil)
+	if o.Protocol == protocolHTTP {
+		optional("headers", o.headers != nil)
+	}
 	optional("task", o.Task != "")
 	optional("tool_digest", o.ToolDigest != "")
 
@@ -54,10 +58,13 @@ func (o *callObject) encode() ([]byte, error) {
 		b = appendMember(b, "arguments", o.arguments)
 	}
 	for _, m := range []struct{ name, value string }{
-		{"aud", o.Aud}, {"env", o.Env}, {"method", o.Method}, {"protocol", o.Protocol}, {"resource", o.Resource},
+		{"aud", o.Aud}, {"env", o.Env}, {"headers", ""}, {"method", o.Method}, {"protocol", o.Protocol}, {"resource", o.Resource},
 		{"subject", o.Subject}, {"target", o.Target}, {"task", o.Task}, {"tool", o.Tool}, {"tool_digest", o.ToolDigest},
 	} {
-		if m.value != "" || m.name != "task" && m.name != "tool_digest" {
+		switch {
+		case m.name == "headers" && o.headers != nil:
+			b = appendMember(b, m.name, o.headers)
+		case m.name != "headers" && (m.value != "" || m.name != "task" && m.name != "tool_digest"):
 			b = appendMember(b, m.name, quote(m.value))
 		}
 	}
@@ -93,7 +100,7 @@ func readCallObject(b []byte) (*callObject, error) {
 }
 
 // object returns the call as people would allow it.
-func (c *call) object() *callObject {
+func (c *mcpCall) object() *callObject {
 	o := &callObject{
 		Aud: c.url, Env: c.resource.Environment, Resource: c.resource.Name, Protocol: protocolMCP,
 		Method: c.message.name, Target: c.message.target(), Tool: c.toolID().String(),
@@ -111,7 +118,7 @@ func (c *call) object() *callObject {
 }
 
 // toolID names what is called: a tool, or the resource's resources or prompts.
-func (c *call) toolID() counterfoil.ToolID {
+func (c *mcpCall) toolID() counterfoil.ToolID {
 	id := counterfoil.ToolID{Resource: c.resource.Name, Tool: c.message.method.tool}
 	if id.Tool == theNamedTool {
 		id.Tool = c.message.target()

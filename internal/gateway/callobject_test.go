@@ -11,11 +11,14 @@ import (
 )
 
 // theCall is a call of bank/pay with these arguments, nil for none.
-func theCall(t testing.TB, arguments []byte) *call {
+func theCall(t testing.TB, arguments []byte) *mcpCall {
 	t.Helper()
-	c := &call{
-		url: "https://gw.example/r/bank", resource: &counterfoil.Resource{Name: "bank", Environment: "prod"},
-		caller: counterfoil.Caller{Agent: "payroll", Subject: "payroll"}, def: &seen{digest: "sha-256:d"},
+	c := &mcpCall{
+		call: call{
+			url: "https://gw.example/r/bank", resource: &counterfoil.Resource{Name: "bank", Environment: "prod"},
+			caller: counterfoil.Caller{Agent: "payroll", Subject: "payroll"},
+		},
+		def: &seen{digest: "sha-256:d"},
 	}
 	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"pay"`
 	if arguments != nil {
@@ -34,7 +37,7 @@ func TestCallObjectIsWrittenByTheBook(t *testing.T) {
 	task := theCall(t, []byte(`{"b":1.0,"a":"\u0041"}`))
 	task.caller.Task, task.caller.Subject = "task_1", "ana"
 	for name, tc := range map[string]struct {
-		call *call
+		call *mcpCall
 		want string
 	}{
 		"arguments, no task": {theCall(t, []byte(`{"to":"acme","amount":1e2}`)), `{"absent":["task"],"agent":"payroll","arguments":{"amount":100,"to":"acme"},"aud":"https://gw.example/r/bank","env":"prod","method":"tools/call","protocol":"mcp","resource":"bank","subject":"payroll","target":"pay","tool":"bank/pay","tool_digest":"sha-256:d","v":1}`},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -162,7 +163,7 @@ func (c *catalog) fetch(ctx context.Context, f *flight, who asker, now func() ti
 	close(f.done)
 }
 
-func (c *call) asker() asker {
+func (c *mcpCall) asker() asker {
 	a := asker{revision: c.revision}
 	if c.open != nil {
 		a.session = c.open.ID
@@ -174,7 +175,7 @@ func (c *call) asker() asker {
 // sent, so that a server that tells sessions or revisions apart says what it
 // says to this client. It runs in a goroutine of its own, out of reach of the
 // recover that guards requests: a panic is the fetch's error.
-func (c *call) fetchTools(ctx context.Context) (tools map[string]Definition, err error) {
+func (c *mcpCall) fetchTools(ctx context.Context) (tools map[string]Definition, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = c.gateway.panicked("asking an upstream for its tools", p)
@@ -182,8 +183,11 @@ func (c *call) fetchTools(ctx context.Context) (tools map[string]Definition, err
 	}()
 	p := c.peer()
 	p.timeout = min(p.timeout, definitionTimeout)
-	if err := c.credential(p); err != nil {
-		return nil, err
+	if c.resource.Credential != nil {
+		if p.released, err = c.shown(ctx, "tools/list"); err != nil {
+			return nil, err
+		}
+		p.struck = new(atomic.Bool)
 	}
 	return p.tools(ctx)
 }

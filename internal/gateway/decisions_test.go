@@ -334,12 +334,12 @@ func TestCredentialsStayOnTheirSides(t *testing.T) {
 	var missing bool
 	w := newWorld(t, http.HandlerFunc(jsonUpstream), func(reg *counterfoil.Registry, cfg *gateway.Config) {
 		reg.Resources["bank"].Credential = &counterfoil.UpstreamCredential{Header: "Authorization", Prefix: "Bearer ", File: "bank-token"}
-		cfg.Secrets = func(file string) (counterfoil.Secret, error) {
+		cfg.Credentials = secrets(func(file string) (counterfoil.Secret, error) {
 			if missing || file != "bank-token" {
 				return counterfoil.Secret{}, errors.New("no such file")
 			}
 			return secret, nil
-		}
+		})
 	})
 	a := w.actor("payroll")
 	r := a.post(toolCall("get_balance", `{}`), nil)

@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/custody"
 )
 
 const (
@@ -133,7 +135,7 @@ func Definitions(ctx context.Context, transport http.RoundTripper, res *counterf
 	if transport == nil {
 		transport = newTransport()
 	}
-	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, secret: secret, revision: revision20260728}
+	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, released: custody.Released{Secret: secret, Mask: custody.NewMask(secret)}, struck: new(atomic.Bool), revision: revision20260728}
 	tools, err := p.tools(ctx)
 	var unsent *unsentError
 	if err == nil || errors.As(err, &unsent) {

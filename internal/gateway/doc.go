@@ -1,6 +1,8 @@
-// Package gateway is the enforcement point in front of MCP servers: it checks
-// who asks, decides whether they may, records the decision, and only then
-// forwards.
+// Package gateway is the enforcement point in front of MCP servers and HTTP APIs: it
+// checks who asks, decides whether they may, records the decision, and only then
+// forwards. Proxies that forward by themselves ask it (Ask), and so do enforcement points
+// that only say what is to happen (Evaluate). All of them go through one admit: see the
+// type protocol.
 //
 // # What it guarantees
 //
@@ -10,6 +12,12 @@
 //     members that its method knows, in canonical JSON (RFC 8785), so that the
 //     bytes the upstream reads are the bytes that were decided on. Of the
 //     headers nothing is copied; the agent's token and proof never go upstream.
+//   - A request over HTTP goes on with the path as it was sent, which is refused where two
+//     servers could read it as two; with its query and a body of JSON written anew from
+//     what was decided on; with bytes that are no JSON as they came, by their digest; and
+//     with headers that are known by their names. Once.
+//   - What an upstream is shown is released for one call, after its decision, and its use
+//     is recorded. Of what the upstream answers the agent sees none of it.
 //   - A decision is of the moment when the whole request is there: registry,
 //     policy and clock are those after the body, whose time is bounded.
 //   - The decision is durable before anything is forwarded, and revocation is
@@ -42,9 +50,9 @@
 //
 // # What it does not check
 //
-// Whether arguments are good: where they decide, their names and kinds are held
-// against the tool's inputSchema, and all else is the upstream's to judge. What an
-// answer says, and whether it leaks a credential. Whether signatures are good, which
-// is for whoever implements Approvals. Resources of type http are not
-// served yet.
+// Whether arguments are good: where they decide, and where a manifest has a schema of
+// them, their names and kinds are held against it, and all else is the upstream's to
+// judge. What an answer says, but for the credential that it may hold. What goes through a
+// WebSocket, or is in a body that is passed on as it comes. Whether signatures are good,
+// which is for whoever implements Approvals.
 package gateway

@@ -68,7 +68,7 @@ func errMark() error {
 
 // resume takes our own requestState, and what came with it, off a call that is made
 // again. An upstream's stays where it is.
-func (c *call) resume() error {
+func (c *mcpCall) resume() error {
 	state, _ := text(find(c.message.params, requestState))
 	if !strings.HasPrefix(state, markPrefix) {
 		return nil
@@ -85,7 +85,7 @@ func (c *call) resume() error {
 
 // resumed names the approval of the requestState. A user who declines takes the
 // request back; whatever else the client says decides nothing.
-func (c *call) resumed(g *counterfoil.GuardedCall) error {
+func (c *mcpCall) resumed(g *counterfoil.GuardedCall) error {
 	if c.mark == nil {
 		return nil
 	}
@@ -104,18 +104,18 @@ func (c *call) resumed(g *counterfoil.GuardedCall) error {
 }
 
 // action is what the client says that its user did.
-func (c *call) action() string {
+func (c *mcpCall) action() string {
 	action, _ := text(find(split(find(split(c.answers), inputApproval)), "action"))
 	return action
 }
 
 // dismissed reports whether the user was sent to the page and looked away: to be
 // sent there again at once would be a loop.
-func (c *call) dismissed() bool { return c.mark != nil && c.action() != "accept" }
+func (c *mcpCall) dismissed() bool { return c.mark != nil && c.action() != "accept" }
 
 // elicits reports whether the client can send its user to a page, and that user is
 // one of those who may say yes.
-func (c *call) elicits() bool {
+func (c *mcpCall) elicits() bool {
 	can := c.message.elicits
 	if eraOf(c.revision) == sessions {
 		can = c.open != nil && c.open.Elicits
@@ -127,7 +127,7 @@ func (c *call) elicits() bool {
 // who allows the call: only where one person does, and where those who asked may.
 // It says where to send the user and no more: whether a signature counts is decided
 // when it is made and when it is spent.
-func (c *call) userMayApprove() bool {
+func (c *mcpCall) userMayApprove() bool {
 	person := c.registry.People[c.caller.Subject]
 	class := c.registry.Classes[c.class]
 	if c.caller.Subject == c.caller.Agent || person == nil || class == nil {
@@ -143,12 +143,12 @@ func (c *call) userMayApprove() bool {
 }
 
 // approvalPage is where the user looks at the call and signs.
-func (c *call) approvalPage(id string) string {
+func (c *mcpCall) approvalPage(id string) string {
 	return c.gateway.cfg.ManagementURL + "/approvals/" + id
 }
 
 // elicitation answers that the user has to be sent to the approval's page.
-func (c *call) elicitation(a *counterfoil.Approval, g *counterfoil.GuardedCall, why error) ([]byte, error) {
+func (c *mcpCall) elicitation(a *counterfoil.Approval, g *counterfoil.GuardedCall, why error) ([]byte, error) {
 	object, err := json.Marshal(c.explain(why))
 	if err != nil {
 		return nil, err

@@ -70,9 +70,11 @@ func TestAMarkIsForItsOwnCallerAndCall(t *testing.T) {
 		{"past", seal(s, func(m *mark) { m.Expires = now.Unix() }), "", false},
 		{"another approval is named", good, "apr_" + strings.Repeat("b", 26), false},
 	} {
-		c := &call{
-			gateway: &Gateway{sealer: s}, now: now, resource: &counterfoil.Resource{Name: "bank"},
-			caller: counterfoil.Caller{Agent: "payroll", Subject: "ana", Task: "task_1"},
+		c := &mcpCall{
+			call: call{
+				gateway: &Gateway{sealer: s}, now: now, resource: &counterfoil.Resource{Name: "bank"},
+				caller: counterfoil.Caller{Agent: "payroll", Subject: "ana", Task: "task_1"},
+			},
 			message: message{params: []member{
 				{"arguments", []byte(`{}`)}, {inputResponses, []byte(`{"approval":{"action":"accept"}}`)}, {"name", quote("pay")}, {requestState, quote(tc.state)},
 			}},
@@ -94,7 +96,7 @@ func TestAMarkIsForItsOwnCallerAndCall(t *testing.T) {
 	}
 
 	// An upstream's own state is none of ours and stays.
-	c := &call{gateway: &Gateway{sealer: s}, now: now, message: message{params: []member{{requestState, quote("upstream")}}}}
+	c := &mcpCall{call: call{gateway: &Gateway{sealer: s}, now: now}, message: message{params: []member{{requestState, quote("upstream")}}}}
 	if err := c.resume(); err != nil || len(c.message.params) != 1 || c.mark != nil {
 		t.Errorf("an upstream's state: %v, %v", err, c.message.params)
 	}
@@ -106,33 +108,36 @@ func TestWhoIsSentToThePage(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
-		change func(*call, *counterfoil.Class)
+		change func(*mcpCall, *counterfoil.Class)
 		want   bool
 	}{
-		{"a user who may", func(*call, *counterfoil.Class) {}, true},
-		{"in the other group", func(_ *call, k *counterfoil.Class) { k.Approvers = [][]string{{"legal", "desk"}} }, true},
-		{"the agent itself", func(c *call, _ *counterfoil.Class) { c.caller.Subject = "payroll" }, false},
-		{"an agent of a person's name", func(c *call, _ *counterfoil.Class) { c.caller.Agent = "ana" }, false},
-		{"nobody known", func(c *call, _ *counterfoil.Class) { c.caller.Subject = "zoe" }, false},
-		{"not in a group", func(_ *call, k *counterfoil.Class) { k.Approvers = [][]string{{"legal"}} }, false},
-		{"two groups", func(_ *call, k *counterfoil.Class) { k.Approvers = [][]string{{"desk"}, {"legal"}} }, false},
-		{"irreversible", func(_ *call, k *counterfoil.Class) { k.Tier = counterfoil.Irreversible }, false},
-		{"who asks may not decide", func(_ *call, k *counterfoil.Class) { k.OwnerMayApprove = false }, false},
-		{"no console", func(c *call, _ *counterfoil.Class) { c.gateway.cfg.ManagementURL = "" }, false},
-		{"the client cannot", func(c *call, _ *counterfoil.Class) { c.message.elicits = false }, false},
-		{"a session that can", func(c *call, _ *counterfoil.Class) {
+		{"a user who may", func(*mcpCall, *counterfoil.Class) {}, true},
+		{"in the other group", func(_ *mcpCall, k *counterfoil.Class) { k.Approvers = [][]string{{"legal", "desk"}} }, true},
+		{"the agent itself", func(c *mcpCall, _ *counterfoil.Class) { c.caller.Subject = "payroll" }, false},
+		{"an agent of a person's name", func(c *mcpCall, _ *counterfoil.Class) { c.caller.Agent = "ana" }, false},
+		{"nobody known", func(c *mcpCall, _ *counterfoil.Class) { c.caller.Subject = "zoe" }, false},
+		{"not in a group", func(_ *mcpCall, k *counterfoil.Class) { k.Approvers = [][]string{{"legal"}} }, false},
+		{"two groups", func(_ *mcpCall, k *counterfoil.Class) { k.Approvers = [][]string{{"desk"}, {"legal"}} }, false},
+		{"irreversible", func(_ *mcpCall, k *counterfoil.Class) { k.Tier = counterfoil.Irreversible }, false},
+		{"who asks may not decide", func(_ *mcpCall, k *counterfoil.Class) { k.OwnerMayApprove = false }, false},
+		{"no console", func(c *mcpCall, _ *counterfoil.Class) { c.gateway.cfg.ManagementURL = "" }, false},
+		{"the client cannot", func(c *mcpCall, _ *counterfoil.Class) { c.message.elicits = false }, false},
+		{"a session that can", func(c *mcpCall, _ *counterfoil.Class) {
 			c.revision, c.message.elicits, c.open = revision20251125, false, &session{Elicits: true}
 		}, true},
-		{"a session that cannot", func(c *call, _ *counterfoil.Class) { c.revision, c.open = revision20251125, &session{} }, false},
-		{"no session", func(c *call, _ *counterfoil.Class) { c.revision = revision20251125 }, false},
+		{"a session that cannot", func(c *mcpCall, _ *counterfoil.Class) { c.revision, c.open = revision20251125, &session{} }, false},
+		{"no session", func(c *mcpCall, _ *counterfoil.Class) { c.revision = revision20251125 }, false},
 	} {
 		reg := counterfoil.NewRegistry()
 		reg.People["ana"] = &counterfoil.Person{Name: "ana", Groups: []string{"desk"}}
 		class := &counterfoil.Class{Name: "reset", Tier: counterfoil.Guarded, OwnerMayApprove: true, Approvers: [][]string{{"desk"}}}
 		reg.Classes["reset"] = class
-		c := &call{
-			gateway: &Gateway{cfg: Config{ManagementURL: "https://console.example"}}, registry: reg, class: "reset", revision: revision20260728,
-			caller: counterfoil.Caller{Agent: "payroll", Subject: "ana"}, message: message{elicits: true},
+		c := &mcpCall{
+			call: call{
+				gateway: &Gateway{cfg: Config{ManagementURL: "https://console.example"}}, registry: reg, class: "reset",
+				caller: counterfoil.Caller{Agent: "payroll", Subject: "ana"},
+			},
+			revision: revision20260728, message: message{elicits: true},
 		}
 		tc.change(c, class)
 		if got := c.elicits(); got != tc.want {

@@ -10,7 +10,8 @@ import (
 // ServeAs answers a POST as from a caller that was verified elsewhere: tokens of
 // agents that act for a user do not exist yet.
 func (g *Gateway) ServeAs(w http.ResponseWriter, r *http.Request, caller counterfoil.Caller) {
-	c := &call{gateway: g, ctx: r.Context(), w: w, r: r, source: g.cfg.Source(r), id: counterfoil.NewID("req_")}
+	c := &mcpCall{call: g.newCall(w, r)}
+	c.words = c
 	if err := c.screen(); err != nil {
 		c.fail(err)
 		return

@@ -22,6 +22,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/policy"
 	"github.com/counterfoil/counterfoil/internal/testkit"
@@ -43,25 +44,41 @@ type upstream struct {
 	mu   sync.Mutex
 	got  []received
 	next http.Handler
+	own  http.Handler // in place of next and of remembering; nil: none
 }
 
 type received struct {
 	method string
 	header http.Header
 	body   string
+	target string
 }
 
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.mu.Lock()
+	own := u.own
+	u.mu.Unlock()
+	if own != nil {
+		own.ServeHTTP(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	u.mu.Lock()
-	u.got = append(u.got, received{r.Method, r.Header.Clone(), string(body)})
+	u.got = append(u.got, received{r.Method, r.Header.Clone(), string(body), r.RequestURI})
 	next := u.next
 	u.mu.Unlock()
 	next.ServeHTTP(w, r)
+}
+
+// raw replaces what answers, which gets the body as it comes.
+func (u *upstream) raw(h http.Handler) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.own = h
 }
 
 // handle replaces what answers.
@@ -131,6 +148,19 @@ func (k keys) Key(_ context.Context, kid string) (credential.PublicKey, error) {
 	return credential.PublicKey{}, counterfoil.Refuse(counterfoil.TokenMalformed, "the key %.64q is unknown", kid)
 }
 
+// secrets gives out what is in files.
+type secrets func(file string) (counterfoil.Secret, error)
+
+func (s secrets) Release(_ context.Context, res *counterfoil.Resource) (custody.Released, error) {
+	if res.Credential == nil {
+		return custody.Released{}, nil
+	}
+	secret, err := s(res.Credential.File)
+	return custody.Released{Secret: secret, From: "file " + res.Credential.File, Mask: custody.NewMask(secret)}, err
+}
+
+func (secrets) Refused(*counterfoil.Resource, custody.Released) {}
+
 func bankRegistry(upstreamURL string) *counterfoil.Registry {
 	reg := counterfoil.NewRegistry()
 	reg.People["ana"] = &counterfoil.Person{Name: "ana"}
@@ -189,7 +219,7 @@ func newWorld(t testing.TB, h http.Handler, change func(*counterfoil.Registry, *
 			defer w.mu.Unlock()
 			return w.policy, w.registry
 		},
-		Secrets: func(string) (counterfoil.Secret, error) { return counterfoil.Secret{}, errors.New("no such file") },
+		Credentials: secrets(func(string) (counterfoil.Secret, error) { return counterfoil.Secret{}, errors.New("no such file") }),
 		Source: func(r *http.Request) netip.Addr {
 			ap, err := netip.ParseAddrPort(r.RemoteAddr)
 			if err != nil {
@@ -236,6 +266,7 @@ func (w *world) apply(change func(*counterfoil.Registry)) {
 	maps.Copy(next.Classes, w.registry.Classes)
 	maps.Copy(next.Resources, w.registry.Resources)
 	maps.Copy(next.Agents, w.registry.Agents)
+	maps.Copy(next.Policies, w.registry.Policies)
 	change(next)
 	set, problems := policy.Load(next)
 	if len(problems) > 0 {

@@ -12,11 +12,11 @@ import (
 	"github.com/counterfoil/counterfoil/ledger"
 )
 
-// peer returns the upstream as this call speaks to it, without its credential.
-func (c *call) peer() *peer {
+// peer returns the upstream as this call speaks to it.
+func (c *mcpCall) peer() *peer {
 	p := &peer{
 		transport: c.gateway.cfg.Transport, timeout: c.gateway.cfg.UpstreamTimeout,
-		resource: c.resource, revision: c.revision,
+		resource: c.resource, revision: c.revision, released: c.released, struck: c.struck,
 	}
 	if c.open != nil {
 		p.session = c.open.ID
@@ -24,27 +24,9 @@ func (c *call) peer() *peer {
 	return p
 }
 
-// credential reads what the gateway shows the upstream. It is read for each
-// request, so that an operator replaces it by replacing the file.
-func (c *call) credential(p *peer) error {
-	cred := c.resource.Credential
-	if cred == nil {
-		return nil
-	}
-	secret, err := c.gateway.cfg.Secrets(cred.File)
-	if err == nil && secret.Empty() {
-		err = errors.New("the file is empty")
-	}
-	if err != nil {
-		return fmt.Errorf("reading the credential of resource %s: %w", c.resource.Name, err)
-	}
-	p.secret = secret
-	return nil
-}
-
 // forward sends the message that was decided on, answers the client and records
 // how it ended. Whatever happens in between, the decision is ended once.
-func (c *call) forward() {
+func (c *mcpCall) forward() {
 	o := outcome{name: ledger.OutcomeUnknown}
 	done := false
 	finish := func() {
@@ -88,20 +70,17 @@ func (c *call) forward() {
 }
 
 // send makes the upstream's request.
-func (c *call) send() (*reply, error) {
+func (c *mcpCall) send() (*reply, error) {
 	p := c.peer()
 	if c.message.name == "initialize" {
 		p.revision = "" // it is being negotiated
-	}
-	if err := c.credential(p); err != nil {
-		return nil, &unsentError{err}
 	}
 	era := eraOf(c.revision)
 	return p.do(c.ctx, http.MethodPost, c.mirrors(era), c.message.encode(era, c.tier != counterfoil.Routine))
 }
 
 // mirrors makes the headers that mirror the body, from the body.
-func (c *call) mirrors(era era) http.Header {
+func (c *mcpCall) mirrors(era era) http.Header {
 	if era != modern {
 		return nil
 	}
@@ -120,7 +99,7 @@ func (c *call) mirrors(era era) http.Header {
 }
 
 // answer reads an answer that is not streamed and returns what the client gets.
-func (c *call) answer(reply *reply) ([]byte, outcome, error) {
+func (c *mcpCall) answer(reply *reply) ([]byte, outcome, error) {
 	var m rpcMessage
 	var err error
 	if reply.mediaType() == typeStream {
@@ -151,7 +130,7 @@ func (c *call) answer(reply *reply) ([]byte, outcome, error) {
 }
 
 // rewrite returns the client's form of an answer, and how the call ended.
-func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
+func (c *mcpCall) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 	if m.Error != nil {
 		c.keep("error", m.Error)
 		return encodeRPC(c.message.id, "error", m.Error), outcome{name: failed}, nil
@@ -178,7 +157,7 @@ func (c *call) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 
 // rejected handles every status but those that carry an ordinary answer. It
 // returns the answer to be written after the end is recorded.
-func (c *call) rejected(reply *reply) (write func(), o outcome) {
+func (c *mcpCall) rejected(reply *reply) (write func(), o outcome) {
 	refused := func(err error) (func(), outcome) {
 		return func() { c.count(c.gateway.cfg.Answered, err); c.fail(err) }, outcome{name: failed, code: counterfoil.CodeOf(err)}
 	}
@@ -216,7 +195,7 @@ func (c *call) rejected(reply *reply) (write func(), o outcome) {
 }
 
 // rejection passes on a JSON-RPC error that came with an error status.
-func (c *call) rejection(reply *reply) ([]byte, bool) {
+func (c *mcpCall) rejection(reply *reply) ([]byte, bool) {
 	if reply.mediaType() != typeJSON {
 		return nil, false
 	}
@@ -268,7 +247,7 @@ func (c *call) outcomeOf(err error) outcome {
 
 // brokenAnswer is how a call ended whose answer came and cannot be read. What
 // is not a tool call, and what nobody had to allow, can be asked again.
-func (c *call) brokenAnswer(err error) (outcome, error) {
+func (c *mcpCall) brokenAnswer(err error) (outcome, error) {
 	if c.message.name != "tools/call" && c.spent == nil {
 		return outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
 	}
@@ -281,7 +260,7 @@ func (c *call) failUpstream(err error) {
 		err = counterfoil.NewFault(c.outcomeOf(err).code, err)
 	}
 	c.count(c.gateway.cfg.Answered, err)
-	c.fail(err)
+	c.words.fail(err)
 }
 
 // sameNumber reports whether two texts are one integer: MCP wants 42.0 and 42

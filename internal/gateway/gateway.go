@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/policy"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
@@ -61,6 +62,15 @@ type Pins interface {
 	PinTool(ctx context.Context, resource, tool, digest, how string, e *ledger.Entry) error
 }
 
+// Credentials are what upstreams are shown. Safe for concurrent use.
+type Credentials interface {
+	// Release returns the credential of a resource, for one call that is allowed.
+	Release(ctx context.Context, res *counterfoil.Resource) (custody.Released, error)
+
+	// Refused says that the upstream did not take what was released.
+	Refused(res *counterfoil.Resource, r custody.Released)
+}
+
 // Config is what a Gateway needs. Fields without "optional" must be set.
 type Config struct {
 	// PublicURL is where the gateway is reached from outside, without a slash
@@ -76,8 +86,8 @@ type Config struct {
 	// made from.
 	Policy func() (*policy.Set, *counterfoil.Registry)
 
-	// Secrets reads an upstream credential by its file's name.
-	Secrets func(file string) (counterfoil.Secret, error)
+	// Credentials gives out what upstreams are shown.
+	Credentials Credentials
 
 	// Source says where a request comes from; the zero Addr is unknown.
 	Source func(*http.Request) netip.Addr
@@ -140,10 +150,12 @@ type Gateway struct {
 	route    string // the path of PublicURL and /r/
 	sealer   *sealer
 	rates    *rates
+	tables   sync.Map // of *webTable, by the resource's name
 	catalogs sync.Map // of *catalog, by the resource's name: the one of its present upstream
 	draining atomic.Bool
 	held     heldCalls
 	streams  openStreams
+	ladder   ladder
 	look     time.Duration // between two looks at an open stream's caller
 	begun    int64         // the newest entry when the gateway was made, as far as it knows
 }
@@ -154,7 +166,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil || u.Host == "" || strings.HasSuffix(cfg.PublicURL, "/") {
 		return nil, fmt.Errorf("making the gateway: public URL %q is not an absolute URL without a slash at its end", cfg.PublicURL)
 	}
-	if cfg.Verifier == nil || cfg.Recorder == nil || cfg.Revocation == nil || cfg.Pins == nil || cfg.Policy == nil || cfg.Secrets == nil || cfg.Source == nil {
+	if cfg.Verifier == nil || cfg.Recorder == nil || cfg.Revocation == nil || cfg.Pins == nil || cfg.Policy == nil || cfg.Credentials == nil || cfg.Source == nil {
 		return nil, errors.New("making the gateway: a part that it needs is missing")
 	}
 	if cfg.SessionKey == nil {
@@ -221,191 +233,4 @@ func (g *Gateway) Drain() {
 func (g *Gateway) panicked(doing string, cause any) error {
 	g.cfg.Log.Error("panic", "doing", doing, "panic", cause, "stack", string(debug.Stack()))
 	return counterfoil.NewFault(counterfoil.Internal, fmt.Errorf("%s: panic: %v", doing, cause))
-}
-
-// A call is one request on its way through the gateway.
-type call struct {
-	gateway *Gateway
-	ctx     context.Context // the request's; once an approval is spent it does not end with the client
-	w       http.ResponseWriter
-	r       *http.Request // nil where the gateway makes a held call itself
-	id      string        // of the request
-
-	// What decides, as of now: see renew.
-	now      time.Time
-	resource *counterfoil.Resource
-	policy   *policy.Set
-	registry *counterfoil.Registry
-
-	url    string // the resource's identifier
-	caller counterfoil.Caller
-	source netip.Addr
-
-	message  message
-	revision string
-	open     *session // the session that the request belongs to, if any
-	payload  []byte   // what is decided on: canonical JSON, or nil
-	unproven bool     // a refusal now concerns who asks
-
-	class     string
-	tier      counterfoil.Tier
-	judged    bool              // the arguments had a part in the decision
-	fields    map[string]string // see policy.Decision
-	def       *seen             // of the tool that is called
-	sums      bool              // a limit of the task sums a field of it
-	decided   *ledger.Entry     // once the decision is durable
-	decidedAt time.Time
-
-	used    counterfoil.CallUse  // with the decision: see recordUsing
-	earlier *counterfoil.Earlier // the call that this one repeats, whose answer it gets
-
-	// Of a call that a person has to allow: see approve.
-	mark     *mark                 // what our own requestState says, if the client brought one
-	answers  []byte                // inputResponses beside it
-	approval ledger.Approval       // for the entry
-	spent    *counterfoil.Spending // once the approval is used up
-	keeps    bool                  // the answer is kept for whoever may repeat the call
-	kept     []byte                // the answer, see keep
-	overlong bool                  // it is too large to be kept
-}
-
-// ServeHTTP answers one request. The order matters: what costs nothing first,
-// then who asks, then what is asked, and nothing is forwarded before all of it
-// is decided and recorded.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, ctx: r.Context(), w: w, r: r, source: g.cfg.Source(r), id: w.Header().Get("X-Request-Id")}
-	if c.id == "" {
-		c.id = counterfoil.NewID("req_")
-	}
-	w.Header().Set("X-Request-Id", c.id)
-	w.Header().Set("Cache-Control", "no-store")
-
-	if r.ContentLength != 0 {
-		c.hurry()
-	}
-	if err := c.screen(); err != nil {
-		c.count(g.cfg.Unauthenticated, err)
-		c.fail(err)
-		return
-	}
-	c.unproven = true
-	var err error
-	c.caller, err = g.cfg.Verifier.Check(r.Context(), resource.Request{
-		Method: r.Method, URL: c.url, Resource: c.url, Header: r.Header,
-	})
-	if err != nil && c.caller.Proof == "" {
-		c.count(g.cfg.Unauthenticated, err)
-		c.fail(err)
-		return
-	}
-	if over := c.limit(); over != nil {
-		c.unproven = false
-		c.count(g.cfg.Answered, over)
-		c.fail(over)
-		return
-	}
-	if err != nil {
-		// A caller beside the error means that the proof was used: it goes into
-		// the log, so that a restart knows it.
-		c.refuse(err)
-		return
-	}
-	c.unproven = false
-	switch r.Method {
-	case http.MethodPost:
-		c.post()
-	case http.MethodGet:
-		c.listen()
-	case http.MethodDelete:
-		c.end()
-	}
-}
-
-// screen refuses what needs no look at who asks.
-func (c *call) screen() error {
-	g, r := c.gateway, c.r
-	switch r.Method {
-	case http.MethodPost, http.MethodGet, http.MethodDelete:
-	default:
-		c.w.Header().Set("Allow", "POST, GET, DELETE")
-		return counterfoil.Refuse(counterfoil.MethodForbidden, "the method %.16q is not taken here", r.Method)
-	}
-	// RFC 9112, Section 3.2.2: the absolute form comes from clients that take
-	// us for a proxy. We are none.
-	if (r.URL.IsAbs() || r.URL.Host != "") && (r.URL.User != nil || !strings.HasPrefix(r.URL.Scheme, "http") || !strings.EqualFold(r.URL.Host, g.host)) {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another host")
-	}
-	if len(r.Header["Upgrade"]) > 0 {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "the connection cannot be upgraded")
-	}
-	for _, o := range r.Header["Origin"] {
-		// MCP 2026-07-28, Streamable HTTP, Security: a page of another origin
-		// that reaches us was led here (DNS rebinding).
-		if o != g.origin {
-			return counterfoil.Refuse(counterfoil.OriginForbidden, "requests of web pages of other origins are not taken")
-		}
-	}
-	if err := c.resolve(); err != nil {
-		return err
-	}
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "the URL has a query; the resource's identifier has none")
-	}
-	return c.screenBody()
-}
-
-// resolve finds the resource that the path names. Only the canonical path is
-// taken: a name has no character that could be escaped.
-func (c *call) resolve() error {
-	g, r := c.gateway, c.r
-	name, ok := strings.CutPrefix(r.URL.Path, g.route)
-	if !ok || r.URL.RawPath != "" || counterfoil.CheckName(name) != nil {
-		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no such resource")
-	}
-	c.now = g.cfg.Now()
-	c.policy, c.registry = g.cfg.Policy()
-	c.resource = c.registry.Resources[name]
-	if c.resource == nil {
-		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is no resource %s", name)
-	}
-	if c.resource.Type != counterfoil.ResourceMCP {
-		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is of type %s, which this gateway does not serve", name, c.resource.Type)
-	}
-	c.url = c.resource.ID(g.cfg.PublicURL)
-	return nil
-}
-
-// renew takes what decides as it is now. The client sends the body when it
-// likes, and an upstream may be waited for: what was applied meanwhile must
-// count, and the token must still be good when it is used.
-func (c *call) renew() error {
-	c.now = c.gateway.cfg.Now()
-	// The token of a held call was good when the call was accepted.
-	if c.r != nil && !c.now.Before(c.caller.Expires) {
-		return counterfoil.Refuse(counterfoil.TokenExpired, "the access token expired before the request was decided")
-	}
-	return c.reread()
-}
-
-// reread takes the registry and the policy that are in force. When the resource
-// is not in them any more, or is another server now, the call keeps what it had,
-// for its record: what was looked at on one server must not decide what is sent
-// to another, nor what another one's answer may show.
-func (c *call) reread() error {
-	set, reg := c.gateway.cfg.Policy()
-	res := reg.Resources[c.resource.Name]
-	if res == nil || res.Type != counterfoil.ResourceMCP || res.ID(c.gateway.cfg.PublicURL) != c.url {
-		return counterfoil.Refuse(counterfoil.ToolUnknown, "resource %s is not there any more", c.resource.Name)
-	}
-	if res.Upstream != c.resource.Upstream {
-		return counterfoil.Refuse(counterfoil.ToolChanged, "the resource moved; call again")
-	}
-	c.policy, c.registry, c.resource = set, reg, res
-	return nil
-}
-
-// stale reports whether what was decided with may not be what decides now.
-func (c *call) stale() bool {
-	set, _ := c.gateway.cfg.Policy()
-	return set != c.policy || c.gateway.cfg.Now().Sub(c.now) >= time.Second
 }

@@ -65,6 +65,20 @@ func (h *heldCalls) begin(id string, f func()) {
 	})
 }
 
+// join makes Wait wait for something else that was allowed, until leave; it is no once the
+// gateway drains.
+func (h *heldCalls) join() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return false
+	}
+	h.running.Add(1)
+	return true
+}
+
+func (h *heldCalls) leave() { h.running.Done() }
+
 // turn runs f once there is room for it, and reports what it says; false where the
 // gateway drains first.
 func (h *heldCalls) turn(f func() bool) bool {
@@ -185,22 +199,26 @@ func (g *Gateway) tryHeld(id string) (again bool) {
 	if err != nil {
 		return g.notMade(c, &a, err)
 	}
-	if c.lastLook() {
+	if c.release() && c.lastLook() {
 		c.forward()
 	}
 	return false
 }
 
 // heldCall makes the call that was approved from what was kept of it.
-func (g *Gateway) heldCall(a *counterfoil.Approval) (*call, error) {
+func (g *Gateway) heldCall(a *counterfoil.Approval) (*mcpCall, error) {
 	o, err := readCallObject(a.Call)
 	if err != nil {
 		return nil, err
 	}
-	c := &call{
-		gateway: g, ctx: g.held.ctx, w: nobody{http.Header{}}, id: a.RequestID, caller: a.Caller, source: a.Source,
-		revision: revision20260728, now: g.cfg.Now(), approval: ledger.Approval{ID: a.ID, State: string(a.State)},
+	c := &mcpCall{
+		call: call{
+			gateway: g, ctx: g.held.ctx, w: nobody{http.Header{}}, held: true, forwards: true, id: a.RequestID, caller: a.Caller, source: a.Source,
+			now: g.cfg.Now(), approval: ledger.Approval{ID: a.ID, State: string(a.State)},
+		},
+		revision: revision20260728,
 	}
+	c.words = c
 	c.caller.Proof = "" // it was used up, and recorded, when the call was accepted
 	c.policy, c.registry = g.cfg.Policy()
 	c.resource = c.registry.Resources[o.Resource]
@@ -230,8 +248,8 @@ func (g *Gateway) heldCall(a *counterfoil.Approval) (*call, error) {
 
 // decideHeld decides anew: who asks is still somebody, and policy and pins say what
 // they said.
-func (c *call) decideHeld(a *counterfoil.Approval) error {
-	if err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.present()); err != nil {
+func (c *mcpCall) decideHeld(a *counterfoil.Approval) error {
+	if err := c.revoked(); err != nil {
 		return err
 	}
 	switch err := c.decide(); {
@@ -248,7 +266,7 @@ func (c *call) decideHeld(a *counterfoil.Approval) error {
 // notMade says what follows from a held call that was not made: it is recorded like
 // any refusal and closed, so that nobody waits for it. What is a fault of ours is
 // tried again.
-func (g *Gateway) notMade(c *call, a *counterfoil.Approval, err error) (again bool) {
+func (g *Gateway) notMade(c *mcpCall, a *counterfoil.Approval, err error) (again bool) {
 	why, refused := counterfoil.AsRefusal(err)
 	if !refused {
 		return g.heldFault(a.ID, err)

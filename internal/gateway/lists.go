@@ -16,7 +16,7 @@ var emptyList = jsontext.Value("[]")
 // transform changes a result on its way to the client: lists lose what the
 // caller may not call, and what the gateway does not speak is not offered. A
 // result that it need not look into is returned as it is.
-func (c *call) transform(method string, result jsontext.Value) (jsontext.Value, error) {
+func (c *mcpCall) transform(method string, result jsontext.Value) (jsontext.Value, error) {
 	switch method {
 	case "initialize", "server/discover":
 		return c.transformHello(result)
@@ -40,7 +40,7 @@ func (c *call) transform(method string, result jsontext.Value) (jsontext.Value, 
 	return encodeObject(m)
 }
 
-func (c *call) filter(method string, m map[string]jsontext.Value) error {
+func (c *mcpCall) filter(method string, m map[string]jsontext.Value) error {
 	// A stream may be older than what was applied last: what is shown is what
 	// may be called now.
 	if c.reread() != nil {
@@ -49,7 +49,7 @@ func (c *call) filter(method string, m map[string]jsontext.Value) error {
 		}
 		return nil
 	}
-	callable := c.coveredByTask(c.policy.Callable(c.caller, c.resource.Name))
+	callable := c.onRung(c.coveredByTask(c.policy.Callable(c.caller, c.resource.Name)))
 	switch method {
 	case "tools/list":
 		return c.filterTools(m, callable)
@@ -73,7 +73,7 @@ func clearList(m map[string]jsontext.Value, name string, allowed bool) {
 
 // filterTools keeps the tools that the caller may call, pins the routine ones
 // that are seen for the first time, and drops what is not as it was pinned.
-func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bool) error {
+func (c *mcpCall) filterTools(m map[string]jsontext.Value, callable func(string) bool) error {
 	var tools, kept []jsontext.Value
 	if err := json.Unmarshal(m["tools"], &tools); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (c *call) filterTools(m map[string]jsontext.Value, callable func(string) bo
 // samePin reports whether a definition is the pinned one, or the first of a
 // routine tool, or of a tool that nobody pinned yet: that one is shown, its
 // call says that it must be pinned.
-func (c *call) samePin(name, digest string, tier counterfoil.Tier) (bool, error) {
+func (c *mcpCall) samePin(name, digest string, tier counterfoil.Tier) (bool, error) {
 	ctx := context.WithoutCancel(c.ctx)
 	pinned, ok := c.pinned(name, tier)
 	if !ok && tier == counterfoil.Routine {
@@ -127,7 +127,7 @@ func (c *call) samePin(name, digest string, tier counterfoil.Tier) (bool, error)
 
 // transformHello changes what an upstream says of itself: the revisions and
 // capabilities that the gateway does not speak are not there.
-func (c *call) transformHello(result jsontext.Value) (jsontext.Value, error) {
+func (c *mcpCall) transformHello(result jsontext.Value) (jsontext.Value, error) {
 	m, err := members(result)
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func methodOf(result jsontext.Value) string {
 
 // sealSession gives the client the upstream's session, sealed. It is called
 // before the headers of an answer to initialize are written.
-func (c *call) sealSession(upstream http.Header) error {
+func (c *mcpCall) sealSession(upstream http.Header) error {
 	id := upstream.Get(headerSession)
 	if id == "" || c.message.name != "initialize" {
 		return nil

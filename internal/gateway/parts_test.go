@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/ijson"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 func TestSplitAndJoin(t *testing.T) {
@@ -167,13 +170,19 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 	}
 }
 
+// The transport of who brings none does not dial what is never an upstream.
 func TestUpstreamsAreNotLinkLocal(t *testing.T) {
 	t.Parallel()
+	up := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(up.Close)
 	for address, ok := range map[string]bool{
-		"127.0.0.1:80": true, "10.0.0.1:80": true, "[::1]:80": true, "[fd00::1]:80": true,
-		"169.254.169.254:80": false, "[::ffff:169.254.169.254]:80": false, "[fe80::1%eth0]:80": false, "100.100.100.200:80": false, "[fd00:ec2::254]:80": false, "x": false,
+		up.URL: true, "http://169.254.169.254": false, "http://[::ffff:169.254.169.254]": false, "http://[fe80::1%25lo]": false, "http://100.100.100.200": false, "http://[fd00:ec2::254]": false,
 	} {
-		if err := refuseLinkLocal("tcp", address, nil); (err == nil) != ok {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newTransport().RoundTrip(req); errors.Is(err, outbound.ErrRefused) == ok || (err == nil) != ok {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

@@ -23,7 +23,7 @@ func (c *call) pinned(name string, tier counterfoil.Tier) (digest string, ok boo
 // checkPin compares the tool's definition with the pinned one. A routine tool
 // is pinned when it is first seen; any other was pinned by an administrator or
 // is refused. It returns what is known of the definition, if anything.
-func (c *call) checkPin(ctx context.Context, name string, tier counterfoil.Tier) (*seen, error) {
+func (c *mcpCall) checkPin(ctx context.Context, name string, tier counterfoil.Tier) (*seen, error) {
 	cat := c.gateway.catalog(c.resource)
 	notPinned := func() error {
 		return counterfoil.Refuse(counterfoil.ToolChanged,

@@ -51,7 +51,7 @@ func (c *call) read() ([]byte, error) {
 
 // understand takes the message apart and checks that it is one, in a revision
 // that is spoken here and in a session of the caller's own.
-func (c *call) understand(body []byte) error {
+func (c *mcpCall) understand(body []byte) error {
 	m, err := readMessage(body)
 	c.message = m
 	if _, is := counterfoil.AsRefusal(err); is && m.name == "" {
@@ -88,7 +88,7 @@ func (c *call) understand(body []byte) error {
 
 // openSession opens the session that the request names, if it speaks a revision
 // with sessions.
-func (c *call) openSession(old bool) error {
+func (c *mcpCall) openSession(old bool) error {
 	if !old || c.r.Header.Get(headerRevision) == revision20260728 || c.message.name == "initialize" {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (c *call) openSession(old bool) error {
 
 // negotiate asks the upstream for a revision that is spoken here when the
 // client asks for another (MCP 2025-11-25, Lifecycle, Version Negotiation).
-func (c *call) negotiate() {
+func (c *mcpCall) negotiate() {
 	for i, p := range c.message.params {
 		if p.name != "protocolVersion" {
 			continue
@@ -130,7 +130,7 @@ func (c *call) hurry() {
 }
 
 // screenBody refuses bodies that two readers could take for different ones.
-func (c *call) screenBody() error {
+func (c *mcpCall) screenBody() error {
 	h := c.r.Header
 	if len(h["Content-Encoding"]) > 0 {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "encoded bodies are not taken: send no Content-Encoding")

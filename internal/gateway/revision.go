@@ -159,7 +159,7 @@ func isPlain(s string) bool {
 }
 
 // checkMirrors compares the headers that mirror arguments with the arguments.
-func (c *call) checkMirrors(def *seen) error {
+func (c *mcpCall) checkMirrors(def *seen) error {
 	for i := range def.mirrors {
 		p := &def.mirrors[i]
 		want, wanted := p.value(c.payload)

@@ -40,6 +40,8 @@ type sealer struct {
 	aead  cipher.AEAD
 	marks cipher.AEAD // of requestState, see elicit.go
 	mac   []byte
+
+	denials cipher.AEAD // see evaluate.go
 }
 
 func newSealer(key []byte) (*sealer, error) {
@@ -58,7 +60,11 @@ func newSealer(key []byte) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the event key: %w", err)
 	}
-	return &sealer{aead, marks, mac}, nil
+	denials, err := deriveAEAD(key, "counterfoil/denial/1")
+	if err != nil {
+		return nil, err
+	}
+	return &sealer{aead, marks, mac, denials}, nil
 }
 
 // deriveAEAD makes a cipher for one purpose: what was sealed for one does not open

@@ -132,7 +132,7 @@ func (w *watch) err() error {
 	if w.endless && w.call.gateway.draining.Load() {
 		return errDraining
 	}
-	return w.call.gateway.cfg.Revocation.Revoked(w.call.ctx, w.call.present())
+	return w.call.revoked()
 }
 
 func (w *watch) stop() {
@@ -146,14 +146,14 @@ func (w *watch) stop() {
 
 // stream passes a stream on, event by event, and returns how the call ended.
 // The entry of its end follows the stream.
-func (c *call) stream(reply *reply) outcome {
+func (c *mcpCall) stream(reply *reply) outcome {
 	endless := c.message.kind != request || c.message.name == "subscriptions/listen"
-	if c.r != nil {
+	if !c.held {
 		reply.unlimited() // what the gateway calls by itself keeps its limit
 	}
 	watch := c.watch(reply, endless)
 	defer watch.stop()
-	if c.outlasts() && c.r != nil {
+	if c.outlasts() && !c.held {
 		// What somebody may ask for again is not broken off because its client went
 		// away: the answer is waited for as that of a held call would be.
 		gone := context.AfterFunc(c.r.Context(), func() { reply.limited(c.gateway.cfg.UpstreamTimeout) })
@@ -211,8 +211,8 @@ func (c *call) cut(reply *reply, err error) outcome {
 
 // lastWord tells the client of a call that was cut why it gets no answer. The client may
 // be the reason, or not read: it has a moment for it, and no more.
-func (c *call) lastWord(out *streamWriter, o outcome) {
-	if c.r == nil || c.message.kind != request || o.code == "" {
+func (c *mcpCall) lastWord(out *streamWriter, o outcome) {
+	if c.held || c.message.kind != request || o.code == "" {
 		return
 	}
 	why := c.explain(c.faultOf(o.code))
@@ -230,7 +230,7 @@ func (c *call) lastWord(out *streamWriter, o outcome) {
 // event changes an event on its way to the client. It reports whether it was
 // the answer to the request, and how the call ended then. An event that must
 // not go on comes back as a comment.
-func (c *call) event(ev *event) (last bool, o outcome, err error) {
+func (c *mcpCall) event(ev *event) (last bool, o outcome, err error) {
 	if ev.comment {
 		return false, o, nil
 	}
@@ -263,7 +263,7 @@ func (c *call) event(ev *event) (last bool, o outcome, err error) {
 
 // answerEvent handles the answer to the request, or, on a stream that was
 // opened with GET, the answer to an earlier one.
-func (c *call) answerEvent(ev *event, m *rpcMessage) (last bool, o outcome, err error) {
+func (c *mcpCall) answerEvent(ev *event, m *rpcMessage) (last bool, o outcome, err error) {
 	if c.message.kind == request {
 		if !m.answers(c.message.id) {
 			*ev = event{comment: true}
@@ -284,7 +284,7 @@ func (c *call) answerEvent(ev *event, m *rpcMessage) (last bool, o outcome, err 
 }
 
 // bindEvent binds an event's id to the session. 2026-07-28 has no event ids.
-func (c *call) bindEvent(ev *event) {
+func (c *mcpCall) bindEvent(ev *event) {
 	if !ev.hasID {
 		return
 	}
@@ -305,7 +305,7 @@ type streamWriter struct {
 	buf     []byte
 }
 
-func (c *call) beginStream(watch *watch) *streamWriter {
+func (c *mcpCall) beginStream(watch *watch) *streamWriter {
 	h := c.w.Header()
 	h.Set("Content-Type", typeStream)
 	h.Set("X-Accel-Buffering", "no") // a proxy in front must not collect events
@@ -342,7 +342,7 @@ func (s *streamWriter) limit(deadline time.Time) error {
 
 // listen answers GET: the stream on which a session's server speaks by itself,
 // or an earlier stream that is resumed (MCP 2025-11-25, Transports).
-func (c *call) listen() {
+func (c *mcpCall) listen() {
 	c.sessionRequest(func() (http.Header, error) {
 		h := http.Header{"Accept": {typeStream}}
 		last, there, err := headerValue(c.r.Header, headerEvent)
@@ -361,7 +361,7 @@ func (c *call) listen() {
 }
 
 // end answers DELETE: the client is done with its session.
-func (c *call) end() {
+func (c *mcpCall) end() {
 	c.sessionRequest(func() (http.Header, error) { return nil, nil }, func(reply *reply) (func(), outcome) {
 		if reply.StatusCode/100 == 2 {
 			return func() { c.w.WriteHeader(http.StatusNoContent) }, outcome{name: succeeded}
@@ -371,7 +371,7 @@ func (c *call) end() {
 }
 
 // sessionRequest is the way of a GET or DELETE: they exist for sessions alone.
-func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*reply) (func(), outcome)) {
+func (c *mcpCall) sessionRequest(headers func() (http.Header, error), handle func(*reply) (func(), outcome)) {
 	h, err := c.inSession(headers)
 	if err != nil {
 		c.refuse(err)
@@ -384,17 +384,11 @@ func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*
 	write := func() {}
 	func() {
 		defer func() { c.finish(o) }()
-		p := c.peer()
-		err := c.credential(p)
-		if err != nil {
-			err = &unsentError{err}
-		} else {
-			var reply *reply
-			if reply, err = p.do(c.ctx, c.r.Method, h, nil); err == nil {
-				defer reply.close()
-				write, o = handle(reply)
-				return
-			}
+		reply, err := c.peer().do(c.ctx, c.r.Method, h, nil)
+		if err == nil {
+			defer reply.close()
+			write, o = handle(reply)
+			return
 		}
 		o = c.outcomeOf(err)
 		write = func() { c.failUpstream(err) }
@@ -403,7 +397,7 @@ func (c *call) sessionRequest(headers func() (http.Header, error), handle func(*
 }
 
 // inSession opens the session of a GET or DELETE.
-func (c *call) inSession(headers func() (http.Header, error)) (http.Header, error) {
+func (c *mcpCall) inSession(headers func() (http.Header, error)) (http.Header, error) {
 	noSuch := func() error {
 		c.w.Header().Set("Allow", http.MethodPost)
 		return counterfoil.Refuse(counterfoil.MethodForbidden, "%s is for sessions of %s: send Mcp-Session-Id", c.r.Method, revision20251125)
@@ -437,7 +431,7 @@ func (c *call) inSession(headers func() (http.Header, error)) (http.Header, erro
 
 // sessionRejected handles the statuses that an upstream refuses GET or DELETE
 // with.
-func (c *call) sessionRejected(reply *reply) (func(), outcome) {
+func (c *mcpCall) sessionRejected(reply *reply) (func(), outcome) {
 	var err error
 	switch reply.StatusCode {
 	case http.StatusMethodNotAllowed:

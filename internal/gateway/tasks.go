@@ -47,7 +47,7 @@ const (
 )
 
 // taskOf is the task without what came of it.
-func (c *call) taskOf(a *counterfoil.Approval) *task {
+func (c *mcpCall) taskOf(a *counterfoil.Approval) *task {
 	const layout = "2006-01-02T15:04:05.000Z"
 	updated := a.Created
 	for _, s := range a.Signatures {
@@ -70,7 +70,7 @@ func later(a, b time.Time) time.Time {
 
 // created answers a call with the task that it is now. The approval is durable: a
 // question about the task that comes at once is answered.
-func (c *call) created(a *counterfoil.Approval, why error) ([]byte, error) {
+func (c *mcpCall) created(a *counterfoil.Approval, why error) ([]byte, error) {
 	t := c.taskOf(a)
 	t.ResultType, t.StatusMessage = "task", waitingFor(a)
 	object, err := json.Marshal(c.explain(why))
@@ -81,7 +81,7 @@ func (c *call) created(a *counterfoil.Approval, why error) ([]byte, error) {
 	return c.encodeTask(t)
 }
 
-func (c *call) encodeTask(t *task) ([]byte, error) {
+func (c *mcpCall) encodeTask(t *task) ([]byte, error) {
 	b, err := json.Marshal(t)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func waitingFor(a *counterfoil.Approval) string {
 }
 
 // holds reports whether a call at this resource can become a task.
-func (c *call) holds() bool {
+func (c *mcpCall) holds() bool {
 	if c.gateway.cfg.Approvals == nil {
 		return false
 	}
@@ -115,7 +115,7 @@ func (c *call) holds() bool {
 
 // answerTask answers what a client asks about a task. It is decided and recorded
 // like any request; the upstream has no part in it.
-func (c *call) answerTask() {
+func (c *mcpCall) answerTask() {
 	c.tier = counterfoil.Routine
 	a, err := c.theTask()
 	if err != nil {
@@ -145,7 +145,7 @@ func (c *call) answerTask() {
 
 // theTask finds the task that the request names: one of this agent, in this task of
 // ours, at this resource. Whether there is another's is not said.
-func (c *call) theTask() (counterfoil.Approval, error) {
+func (c *mcpCall) theTask() (counterfoil.Approval, error) {
 	unknown := counterfoil.Refuse(counterfoil.ToolUnknown, "there is no task %.64q", c.message.target())
 	if c.gateway.cfg.Approvals == nil {
 		return counterfoil.Approval{}, framed(unknownMethod(c.message.name))
@@ -168,7 +168,7 @@ func (c *call) theTask() (counterfoil.Approval, error) {
 		return a, unknown
 	case err != nil:
 		return a, err
-	case !a.Held || a.Tool.Resource != c.resource.Name:
+	case !a.Held || a.Tool.Resource != c.resource.Name, c.outOfReach(&a):
 		return a, unknown
 	}
 	return a, nil
@@ -176,7 +176,7 @@ func (c *call) theTask() (counterfoil.Approval, error) {
 
 // noTask refuses. At a resource where no call can become a task the methods do not
 // exist.
-func (c *call) noTask(err error) {
+func (c *mcpCall) noTask(err error) {
 	if isCode(err, counterfoil.ToolUnknown) && !c.holds() {
 		c.refuse(framed(unknownMethod(c.message.name)))
 		return
@@ -191,7 +191,7 @@ func (c *call) noTask(err error) {
 }
 
 // taskAnswer does what was asked and returns the answer.
-func (c *call) taskAnswer(a *counterfoil.Approval) ([]byte, error) {
+func (c *mcpCall) taskAnswer(a *counterfoil.Approval) ([]byte, error) {
 	if c.message.name == "tasks/cancel" {
 		// A wish: what is closed, or running, stays as it is (Tasks, Task
 		// Cancellation).
@@ -210,7 +210,7 @@ func (c *call) taskAnswer(a *counterfoil.Approval) ([]byte, error) {
 
 // complete adds what came of the held call. What people decided is the result of a
 // tool that failed, never an error of the protocol (APR-15).
-func (c *call) complete(t *task, a *counterfoil.Approval) error {
+func (c *mcpCall) complete(t *task, a *counterfoil.Approval) error {
 	status := c.gateway.cfg.Approvals.StatusOf(*a) // which knows what is past its time
 	refused := func(code counterfoil.Code, format string, args ...any) error {
 		r := counterfoil.Refuse(code, format, args...)

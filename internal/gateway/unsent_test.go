@@ -67,12 +67,12 @@ func TestAKeyIsNotUsedUpByWhatWasNeverSent(t *testing.T) {
 			secret.Store(true)
 			w := newWorld(t, counting(counted), func(reg *counterfoil.Registry, cfg *gateway.Config) {
 				reg.Resources["bank"].Credential = &counterfoil.UpstreamCredential{Header: "Authorization", File: "bank-token"}
-				cfg.Secrets = func(string) (counterfoil.Secret, error) {
+				cfg.Credentials = secrets(func(string) (counterfoil.Secret, error) {
 					if !secret.Load() {
 						return counterfoil.Secret{}, errors.New("no such file")
 					}
 					return counterfoil.NewSecret("s"), nil
-				}
+				})
 				cfg.Transport = wy
 			})
 			a, b := w.actor("payroll"), w.actor("payroll")

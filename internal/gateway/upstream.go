@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/netip"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/custody"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
 const (
@@ -25,49 +24,17 @@ const (
 	userAgent = "counterfoil"
 
 	defaultTimeout = 60 * time.Second
-
-	// Node closes idle connections after five seconds and does not say so to a
-	// request that is on its way; a call lost like that has an unknown outcome.
-	// Letting go first costs a new connection after a pause, no more.
-	idleTimeout = 4 * time.Second
 )
 
 // errTimeout is the cause of a context that ended because the upstream took
 // too long.
 var errTimeout = errors.New("the upstream took too long")
 
-// newTransport is for callers that bring none: no proxy, no compression, idle
-// connections bounded, and no way to a link-local address.
+// newTransport is for callers that bring none: it reaches no link-local or metadata
+// address, through no proxy, and its connections and headers are bounded.
 func newTransport() http.RoundTripper {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: refuseLinkLocal}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSHandshakeTimeout:    5 * time.Second,
-		DisableCompression:     true,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           256,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
+	return (*outbound.Guard)(nil).Transport(outbound.Upstream)
 }
-
-// refuseLinkLocal keeps an upstream's name from leading to the metadata service
-// of a cloud: it looks at the address that is dialled, after resolving. An
-// operator's upstream may be private or loopback, never link-local.
-func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("dialling %q: %w", address, err)
-	}
-	ip := ap.Addr().Unmap()
-	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{100, 100, 100, 200}) || ip == metadataV6 {
-		return fmt.Errorf("dialling %s: an upstream cannot be at a link-local or metadata address", ip)
-	}
-	return nil
-}
-
-var metadataV6 = netip.MustParseAddr("fd00:ec2::254")
 
 // A peer is an upstream as one request sees it: where it is, what the gateway
 // shows it, in which revision and session they speak.
@@ -75,9 +42,10 @@ type peer struct {
 	transport http.RoundTripper
 	timeout   time.Duration
 	resource  *counterfoil.Resource
-	secret    counterfoil.Secret
-	revision  string // empty before it is negotiated
-	session   string // the upstream's id, or empty
+	released  custody.Released
+	struck    *atomic.Bool // set when an answer holds what was released
+	revision  string       // empty before it is negotiated
+	session   string       // the upstream's id, or empty
 }
 
 // A reply is what an upstream answered, headers read and body not. Close
@@ -116,15 +84,47 @@ type unsentError struct{ err error }
 func (e *unsentError) Error() string { return e.err.Error() }
 func (e *unsentError) Unwrap() error { return e.err }
 
-// do sends one request and returns what came back. The time limit covers
-// headers and body until the caller lifts it. An error that is not an
+// do sends one request and returns what came back: see exchange.
+func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, body []byte) (*reply, error) {
+	x := exchange{transport: p.transport, timeout: p.timeout, released: &p.released, struck: p.struck}
+	reply, err := x.do(ctx, func(ctx context.Context) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, httpMethod, p.resource.Upstream, bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		if len(body) == 0 {
+			req.Body, req.ContentLength = http.NoBody, 0
+		}
+		req.Header = p.headers(header, len(body) > 0)
+		return req, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := reply.encoded(); err != nil {
+		reply.close()
+		return nil, err
+	}
+	return reply, nil
+}
+
+// An exchange is one request to an upstream and its answer.
+type exchange struct {
+	transport http.RoundTripper
+	timeout   time.Duration
+	released  *custody.Released // what the request shows
+	struck    *atomic.Bool      // set when the answer holds it
+}
+
+// do sends the request and returns what came back, with what was released masked. The
+// time limit covers headers and body until the caller lifts it. An error that is not an
 // unsentError means that the upstream may have acted.
 //
 // net/http does not repeat a POST of which anything was written, so that a
 // request reaches the upstream at most once.
-func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, body []byte) (*reply, error) {
+func (x *exchange) do(ctx context.Context, request func(context.Context) (*http.Request, error)) (*reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(p.timeout, func() { cancel(errTimeout) })
+	timer := time.AfterFunc(x.timeout, func() { cancel(errTimeout) })
 	var connected, sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }, WroteHeaders: func() { sent.Store(true) },
@@ -137,31 +137,72 @@ func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, bo
 			err = cause
 		}
 		cancel(err)
+		err = x.mask(err)
 		// Broken off with a connection at hand it may be on its way at this moment.
 		if !sent.Load() && (cause == nil || !connected.Load()) {
 			return nil, &unsentError{err}
 		}
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, httpMethod, p.resource.Upstream, bytes.NewReader(body))
+	req, err := request(ctx)
 	if err != nil {
 		return fail(fmt.Errorf("making the upstream's request: %w", err))
 	}
-	if len(body) == 0 {
-		req.Body, req.ContentLength = http.NoBody, 0
-	}
-	req.Header = p.headers(header, len(body) > 0)
 	// RoundTrip and not a Client: redirects are not followed, so that neither
 	// the call nor the credential goes where the upstream points.
-	res, err := p.transport.RoundTrip(req)
+	res, err := x.transport.RoundTrip(req) //nolint:bodyclose // by reply.close
 	if err != nil {
 		return fail(err)
 	}
-	if enc := res.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		res.Body.Close()
-		return fail(fmt.Errorf("the upstream answered with the encoding %q, which was not asked for", enc))
+	if m := x.released.Mask; m != nil {
+		if m.Header(res.Header) {
+			x.struck.Store(true)
+		}
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			res.Body = &scrubber{m.Reader(res.Body), x.struck}
+		}
 	}
 	return &reply{res, ctx, timer, cancel}, nil
+}
+
+// A scrubber is an answer's body without what was released, and says when it was there.
+type scrubber struct {
+	*custody.MaskReader
+	struck *atomic.Bool
+}
+
+func (s *scrubber) Read(p []byte) (int, error) {
+	n, err := s.MaskReader.Read(p)
+	if s.Struck() {
+		s.struck.Store(true)
+	}
+	return n, err
+}
+
+// A maskedError says what another one says, without what was released: an upstream's
+// malformed answer is quoted in errors.
+type maskedError struct {
+	text string
+	err  error
+}
+
+func (m *maskedError) Error() string { return m.text }
+func (m *maskedError) Unwrap() error { return m.err }
+
+func (x *exchange) mask(err error) error {
+	if text, struck := x.released.Mask.String(err.Error()); struck {
+		x.struck.Store(true)
+		return &maskedError{text, err}
+	}
+	return err
+}
+
+// encoded says that an answer is in an encoding, which was not asked for.
+func (r *reply) encoded() error {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return fmt.Errorf("the upstream answered with the encoding %.64q, which was not asked for", enc)
+	}
+	return nil
 }
 
 // headers makes all the headers that go upstream; nothing is copied from the
@@ -186,7 +227,7 @@ func (p *peer) headers(more http.Header, body bool) http.Header {
 		h[headerSession] = []string{p.session}
 	}
 	if c := p.resource.Credential; c != nil {
-		h.Set(c.Header, c.Prefix+p.secret.Reveal())
+		h.Set(c.Header, c.Prefix+p.released.Secret.Reveal())
 	}
 	return h
 }

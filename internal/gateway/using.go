@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/go-json-experiment/json"
 
@@ -23,10 +24,8 @@ type Tasks interface {
 	PresentKey(instance, jkt string) string
 }
 
-// counts reports whether the request is a call that does something: those are what a
-// task counts and what a person may have to allow. A list, a ping or a subscription is
-// nothing that happens once.
-func (c *call) counts() bool {
+// counts is no of a list, a ping or a subscription: those are nothing that happens once.
+func (c *mcpCall) counts() bool {
 	switch c.message.name {
 	case "tools/call", "resources/read", "prompts/get":
 		return true
@@ -111,12 +110,11 @@ func (c *call) amounts() map[string]int64 {
 	if !c.sums {
 		return nil
 	}
-	return c.policy.Amounts(c.toolID(), c.payload)
+	return c.policy.Amounts(c.words.toolID(), c.payload)
 }
 
-// keyed reports whether the caller says which call this one repeats, or may be repeated
-// as: calls of tools alone, as what only reads may be made again.
-func (c *call) keyed() bool {
+// keyed is about calls of tools alone, as what only reads may be made again.
+func (c *mcpCall) keyed() bool {
 	return c.message.name == "tools/call" && len(c.r.Header[headerKey]) > 0
 }
 
@@ -124,7 +122,12 @@ func (c *call) keyed() bool {
 // held outlasts the key that it was proved by: rotating it takes nothing.
 func (c *call) present() counterfoil.Caller {
 	who := c.caller
-	if c.r == nil && c.gateway.cfg.Tasks != nil {
+	if who.Binding == bindingAsserted {
+		// Nobody showed anything of this agent's: that it and the resource are in force
+		// is all that can be asked. Its task is asked about where the call is counted.
+		return counterfoil.Caller{Agent: who.Agent, Audience: who.Audience, Binding: counterfoil.NotBound, Bearer: bindingAsserted}
+	}
+	if c.held && c.gateway.cfg.Tasks != nil {
 		who.JKT = c.gateway.cfg.Tasks.PresentKey(who.Instance, who.JKT)
 	}
 	return who
@@ -133,24 +136,37 @@ func (c *call) present() counterfoil.Caller {
 // use is what a call without an approval uses up.
 func (c *call) use() (counterfoil.CallUse, error) {
 	use := counterfoil.CallUse{Task: c.caller.Task, Class: c.class, Amounts: c.amounts(), Agent: c.caller.Agent}
-	if !c.keyed() {
+	if !c.words.keyed() {
 		return use, nil
 	}
 	var err error
 	if use.Key, err = c.idempotencyKey(); err != nil {
 		return use, err
 	}
-	use.Digest, err = c.keyDigest()
+	use.Digest, err = c.words.keyDigest()
 	return use, err
 }
 
-// keyDigest says which call an Idempotency-Key is for. What a client adds in answer to
-// the upstream's questions makes it another call: it may be what decides. The tool's
-// definition does not: a call that ran is the same call after it was pinned anew.
+// keyDigest is that of the call without the tool's definition: a call that ran is the
+// same call after it was pinned anew.
 func (c *call) keyDigest() (string, error) {
-	o := c.object()
+	b, err := c.repeatable()
+	if err != nil {
+		return "", err
+	}
+	return counterfoil.CallDigest(b), nil
+}
+
+func (c *call) repeatable() ([]byte, error) {
+	o := c.words.object()
 	o.ToolDigest = ""
-	b, err := o.encode()
+	return o.encode()
+}
+
+// keyDigest: what a client adds in answer to the upstream's questions makes it another
+// call, as it may be what decides.
+func (c *mcpCall) keyDigest() (string, error) {
+	b, err := c.repeatable()
 	if err != nil {
 		return "", err
 	}
@@ -168,7 +184,7 @@ func (c *call) keyDigest() (string, error) {
 func (c *call) recordUsing() bool {
 	use, err := c.use()
 	if err != nil {
-		c.deny(err)
+		c.words.deny(err, nil)
 		return false
 	}
 	e := c.entry()
@@ -188,11 +204,11 @@ func (c *call) recordUsing() bool {
 	case errors.As(err, &earlier):
 		c.repeat(earlier)
 	case refused:
-		c.deny(err)
+		c.words.deny(err, nil)
 	default:
 		err = recordFault(err)
 		c.count(c.gateway.cfg.Answered, err)
-		c.fail(err)
+		c.words.fail(err)
 	}
 	return false
 }
@@ -212,13 +228,7 @@ func (c *call) repeat(earlier *counterfoil.Earlier) {
 		unknown("it ended, but its answer was not kept, or is not any more")
 		return
 	}
-	why, err := json.Marshal(repetition{
-		Entry: earlier.Entry, RequestID: c.id, Detail: "The call was made before with this Idempotency-Key. This is its answer; it was not made again.",
-	})
-	var body []byte
-	if err == nil {
-		body, err = c.keptAnswer(earlier.Result, metaRepeated, why)
-	}
+	write, err := c.words.again(earlier)
 	if err != nil {
 		c.refuse(err)
 		return
@@ -226,8 +236,20 @@ func (c *call) repeat(earlier *counterfoil.Earlier) {
 	c.earlier = earlier
 	if c.record(nil) && c.lastLook() {
 		c.finish(outcome{name: repeated})
-		c.writeJSON(200, typeJSON, body)
+		write()
 	}
+}
+
+// again says in _meta that the answer is of an earlier call.
+func (c *mcpCall) again(earlier *counterfoil.Earlier) (func(), error) {
+	why, err := json.Marshal(repetition{
+		Entry: earlier.Entry, RequestID: c.id, Detail: "The call was made before with this Idempotency-Key. This is its answer; it was not made again.",
+	})
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.keptAnswer(earlier.Result, metaRepeated, why)
+	return func() { c.writeJSON(http.StatusOK, typeJSON, body) }, err
 }
 
 // A repetition is what an answer says in _meta that was given before.
@@ -250,12 +272,20 @@ func (c *call) outlasts() bool { return c.spent != nil || c.used.Key != "" }
 func (c *call) answerToKeep(e *ledger.Entry, o outcome, ours bool) []byte {
 	switch {
 	case c.overlong:
-		e.Detail = map[string]any{"answer": "too large to be kept"}
+		if e.Detail == nil {
+			e.Detail = map[string]any{}
+		}
+		e.Detail["answer"] = "too large to be kept"
 		return nil
 	case o.name == ledger.OutcomeUnknown:
 		return nil
 	case c.kept == nil && ours && o.code != "":
-		return append(appendMember([]byte{'{'}, "result", c.refusedContent(c.toolName(), c.faultOf(o.code))), '}')
+		return c.words.lost(o.code)
 	}
 	return c.kept
+}
+
+// lost is the result of a tool call that failed.
+func (c *mcpCall) lost(code counterfoil.Code) []byte {
+	return append(appendMember([]byte{'{'}, "result", c.refusedContent(c.toolName(), c.faultOf(code))), '}')
 }
