@@ -25,16 +25,19 @@ type Config struct {
 	Public         Listener   `yaml:"public"`     // issuer and gateway
 	Management     Listener   `yaml:"management"` // console and health
 	Metrics        Metrics    `yaml:"metrics"`
-	Storage        string     `yaml:"storage"`     // sqlite:PATH; the default is DATA/counterfoil.db
-	Shortlived     string     `yaml:"shortlived"`  // memory
-	Roles          []string   `yaml:"roles"`       // issuer, gateway, console
-	SecretsDir     string     `yaml:"secrets_dir"` // the default is DATA/secrets
+	Authz          Authz      `yaml:"authz"`
+	Storage        string     `yaml:"storage"`       // sqlite:PATH; the default is DATA/counterfoil.db
+	Shortlived     string     `yaml:"shortlived"`    // memory
+	Roles          []string   `yaml:"roles"`         // issuer, gateway, console
+	SecretsDir     string     `yaml:"secrets_dir"`   // the default is DATA/secrets
+	ProvidersDir   string     `yaml:"providers_dir"` // of programs that print upstreams' credentials; the default is DATA/providers
 	KEK            KEK        `yaml:"kek"`
 	TrustedProxies []string   `yaml:"trusted_proxies"` // CIDRs whose X-Forwarded-For is believed
 	Checkpoints    []string   `yaml:"checkpoints"`     // file:PATH; the default is file:DATA/checkpoint
 	Lifetimes      Lifetimes  `yaml:"lifetimes"`
 	Revocation     Revocation `yaml:"revocation"`
 	Limits         Limits     `yaml:"limits"`
+	Outbound       Outbound   `yaml:"outbound"`
 	Approvals      Approvals  `yaml:"approvals"`
 	DPoPNonce      string     `yaml:"dpop_nonce"` // always, or after-loss (when empty)
 	Notify         Notify     `yaml:"notify"`
@@ -267,7 +270,9 @@ func (c *Config) check() Problems {
 	if c.DPoPNonce != "" && c.DPoPNonce != "always" && c.DPoPNonce != "after-loss" {
 		bad("dpop_nonce: %q is neither always nor after-loss", c.DPoPNonce)
 	}
-	c.Notify.check(bad)
+	c.Notify.check(c.guard(), bad)
+	c.Outbound.check(bad)
+	c.Authz.check(c, bad)
 	return p
 }
 
@@ -333,6 +338,7 @@ func (c *Config) fill() {
 	}
 	def(&c.Storage, "sqlite:"+filepath.Join(c.Data, "counterfoil.db"))
 	def(&c.SecretsDir, filepath.Join(c.Data, "secrets"))
+	def(&c.ProvidersDir, filepath.Join(c.Data, "providers"))
 	def(&c.KEK.File, filepath.Join(c.Data, "kek"))
 	def(&c.DPoPNonce, "after-loss")
 	if len(c.Checkpoints) == 0 {

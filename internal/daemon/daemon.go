@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,9 +23,11 @@ import (
 	"github.com/counterfoil/counterfoil/credential"
 	"github.com/counterfoil/counterfoil/internal/approval"
 	"github.com/counterfoil/counterfoil/internal/authority"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/evidence"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/notify"
+	"github.com/counterfoil/counterfoil/internal/outbound"
 	"github.com/counterfoil/counterfoil/internal/signals"
 	"github.com/counterfoil/counterfoil/internal/store"
 	"github.com/counterfoil/counterfoil/internal/web"
@@ -49,6 +50,8 @@ type Daemon struct {
 	authority *authority.Authority
 	approvals *approval.Engine
 	notifier  *notify.Notifier
+	guard     *outbound.Guard  // of everything that is connected to
+	custody   *custody.Custody // of upstreams' credentials
 	gateway   *gateway.Gateway
 	sightings *evidence.Sightings
 	signals   *signals.Engine
@@ -59,6 +62,7 @@ type Daemon struct {
 	draining  context.Context    // ends when no request is taken any more
 	drainNow  context.CancelFunc
 	handlers  web.Handlers
+	authzAddr string // where proxies ask
 	servers   []served
 	undo      []func()
 	closeOnce sync.Once
@@ -88,7 +92,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Daemon, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	d := &Daemon{cfg: cfg, opt: opt, clock: &clockGuard{start: time.Now()}}
+	d := &Daemon{cfg: cfg, opt: opt, clock: &clockGuard{start: time.Now()}, guard: cfg.guard()}
 	d.draining, d.drainNow = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -156,6 +160,9 @@ func (d *Daemon) open(ctx context.Context) error {
 		if err := d.serve("metrics", d.handlers.Metrics, ln, TLS{}); err != nil {
 			return err
 		}
+	}
+	if err := d.serveAuthz(); err != nil {
+		return err
 	}
 	// The socket comes last: the store's lock tells that no other process has
 	// this folder, so that a socket that is there is a dead one.
@@ -235,14 +242,21 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 		return err
 	}
 	registerNotifier(registry, d.notifier)
+	if err := d.openCustody(kek); err != nil {
+		return err
+	}
+	outside, err := d.issuers()
+	if err != nil {
+		return err
+	}
 	verifier := &resource.Verifier{
-		Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Now: now, Log: d.opt.Log,
+		Issuer: cfg.Public.URL, Keys: d.keys, Replay: replay, Revocation: d.store, Nonces: d.nonces(lost), Outside: outside, Now: now, Log: d.opt.Log,
 	}
 	d.authority, err = authority.New(authority.Config{
 		Changes: d.approvals, Changed: d.approvals.Changes(), Dev: cfg.Dev,
 		Issuer: cfg.Public.URL, Store: d.store, Keys: d.keys, Replay: replay, Nonces: d.nonces(lost), TokenLife: cfg.Lifetimes.Token,
-		Definitions: d.definitions, Credential: d.credential, Tokens: verifier, Revocation: d.store,
-		Rings: []*authority.Keyring{d.eventKeys}, NotBefore: restored, Now: now, Log: d.opt.Log,
+		Definitions: d.definitions, Schema: gateway.CheckSchema, Credential: d.credential, Tokens: verifier, Revocation: d.store,
+		Guard: d.guard, Rings: []*authority.Keyring{d.eventKeys}, NotBefore: restored, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
@@ -259,17 +273,17 @@ func (d *Daemon) openEngines(ctx context.Context, kek []byte) error {
 	}
 	d.gateway, err = gateway.New(gateway.Config{
 		PublicURL: cfg.Public.URL, ManagementURL: cfg.Management.URL, Verifier: verifier, Approvals: d.approvals,
-		Recorder: d.store, Revocation: d.store, Feed: d.store, Tasks: d.store, Pins: d.store, Policy: d.authority.Policy, Secrets: d.secret, Source: source,
+		Recorder: d.store, Revocation: d.store, Feed: d.store, Tasks: d.store, Pins: d.store, Policy: d.authority.Policy, Credentials: d.custody, Source: source,
 		SessionKey: derive(kek, "session"), Unauthenticated: d.unauthenticated(tally), Answered: tally.Count, View: d.view,
-		UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
+		Transport: d.guard.Transport(outbound.Upstream), UpstreamTimeout: cfg.Limits.UpstreamTimeout, MaxBody: cfg.Limits.Body, Now: now, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
 	}
 	d.handlers, err = web.New(web.Config{
 		Issuer: cfg.Public.URL, ManagementURL: cfg.Management.URL, Authority: d.authority, Keys: d.keys, EventKeys: d.eventKeys,
-		Signals: d.signals, Revocations: boundedFeed{d.store, cfg.Revocation.MaxStale, d.books.verifier.Name()}, Backup: d.Backup, Draining: d.draining,
-		Approvals: d.approvals, Passkeys: d.store, Verifier: verifier, Recorder: d.store, View: d.view, Now: now, Dev: cfg.Dev,
+		Signals: d.signals, Revocations: boundedFeed{d.store, cfg.Revocation.MaxStale, d.books.verifier.Name()}, Backup: d.Backup, Draining: d.draining, Credentials: d.custody,
+		Approvals: d.approvals, Evaluator: d.gateway, Passkeys: d.store, Verifier: verifier, Recorder: d.store, View: d.view, Now: now, Dev: cfg.Dev,
 		Log: d.books, Entries: d.books, Gateway: d.gateway, Source: source, Behind: web.Behind(cfg.proxies()), Ready: d.notReady, Actor: actorOf,
 		Tally: tally, Metrics: registry, Logger: d.opt.Log,
 	})
@@ -355,61 +369,13 @@ func (d *Daemon) restored(ctx context.Context) (time.Time, error) {
 	return at, nil
 }
 
-// maxSecret bounds a credential: it becomes a header.
-const maxSecret = 8 << 10
-
-// secret reads an upstream's credential. It is read at each use, so that a
-// rotated file counts at once; the manifest has checked that the name has no
-// path in it. A link may point elsewhere in the folder, as those of mounted
-// volumes do, and nowhere else.
-func (d *Daemon) secret(file string) (counterfoil.Secret, error) {
-	var none counterfoil.Secret
-	if file != filepath.Base(file) || file == "." || file == ".." {
-		return none, fmt.Errorf("reading a secret: %q is not a file name", file)
-	}
-	dir, err := filepath.EvalSymlinks(d.cfg.SecretsDir)
-	if err != nil {
-		return none, fmt.Errorf("reading a secret: %w", err)
-	}
-	path, err := filepath.EvalSymlinks(filepath.Join(dir, file))
-	if err != nil {
-		return none, fmt.Errorf("reading a secret: %w", err)
-	}
-	if inside, err := filepath.Rel(dir, path); err != nil || !filepath.IsLocal(inside) {
-		return none, fmt.Errorf("reading a secret: %s is a link out of %s", file, d.cfg.SecretsDir)
-	}
-	b, err := readPrivate(path)
-	if err != nil {
-		return none, err
-	}
-	text := strings.TrimRight(string(b), "\r\n")
-	switch {
-	case text == "":
-		return none, fmt.Errorf("reading a secret: %s is empty", file)
-	case len(text) > maxSecret:
-		return none, fmt.Errorf("reading a secret: %s is larger than %d bytes", file, maxSecret)
-	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return none, fmt.Errorf("reading a secret: %s has a line break or another control character within", file)
-	}
-	return counterfoil.NewSecret(text), nil
-}
-
-// credential reports why a credential's file cannot be used.
-func (d *Daemon) credential(file string) error {
-	_, err := d.secret(file)
-	return err
-}
-
 // definitions asks an upstream for its tools, for pinning at apply.
 func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (map[string]authority.Definition, error) {
-	var secret counterfoil.Secret
-	if res.Credential != nil {
-		var err error
-		if secret, err = d.secret(res.Credential.File); err != nil {
-			return nil, err
-		}
+	released, err := d.release(ctx, res)
+	if err != nil {
+		return nil, err
 	}
-	defs, err := gateway.Definitions(ctx, nil, res, secret)
+	defs, err := gateway.Definitions(ctx, d.guard.Transport(outbound.Upstream), res, released.Secret)
 	if err != nil {
 		return nil, err
 	}
