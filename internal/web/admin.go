@@ -79,6 +79,8 @@ func newAdmin(cfg Config, a *answers) http.Handler {
 	rt.handle(http.MethodGet, "/api/v1/changes", typed(m, m.listChanges))
 	rt.handle(http.MethodDelete, "/api/v1/changes/{id}", typed(m, m.withdrawChange))
 	m.revokeRoutes(rt)
+	rt.handle(http.MethodGet, apiPath+"bearer", typed(m, m.bearer))
+	m.credentialRoutes(rt)
 	rt.handle(http.MethodGet, "/api/v1/{kind}", typed(m, m.list))
 	rt.handle(http.MethodGet, "/api/v1/{kind}/{name}", typed(m, m.get))
 	rt.handle(http.MethodDelete, "/api/v1/{kind}/{name}", typed(m, m.remove))
@@ -99,9 +101,10 @@ func kindOf(plural string) (string, error) {
 	kind, ok := map[string]string{
 		"people": counterfoil.KindPerson, "classes": counterfoil.KindClass, "resources": counterfoil.KindResource,
 		"agents": counterfoil.KindAgent, "policies": counterfoil.KindPolicy, "transmitters": counterfoil.KindTransmitter,
+		"vocabularies": counterfoil.KindVocabulary,
 	}[plural]
 	if !ok {
-		return "", counterfoil.Refuse(counterfoil.ToolUnknown, "there is nothing at this path; documents are people, classes, resources, agents, policies and transmitters")
+		return "", counterfoil.Refuse(counterfoil.ToolUnknown, "there is nothing at this path; documents are people, classes, resources, agents, policies, transmitters and vocabularies")
 	}
 	return kind, nil
 }
@@ -222,6 +225,8 @@ func (m *admin) show(kind string, noun any) (document, error) {
 	case *counterfoil.Policy:
 		d.Name = noun.Name
 	case *counterfoil.Transmitter:
+		d.Name = noun.Name
+	case *counterfoil.Vocabulary:
 		d.Name = noun.Name
 	case *counterfoil.Agent:
 		view, err := m.Authority.Agent(noun.Name)

@@ -83,6 +83,9 @@ func (a *answers) fail(w http.ResponseWriter, r *http.Request, err error, oauth 
 			h.Add("WWW-Authenticate", c)
 		}
 	}
+	if own := (accessProblem{}); errors.As(err, &own) {
+		p.Type, p.Status = own.kind, own.status
+	}
 	if u := (unapplied{}); errors.As(err, &u) {
 		p.Problems, p.Changes = u.Problems, u.Changes
 	}

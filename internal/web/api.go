@@ -75,6 +75,8 @@ var operations = []operation{
 			parameter{"request_id", "of any request in it", nil},
 			parameter{"approval", "the approval's id", nil},
 		),
+	op(http.MethodGet, apiPath+"bearer", forReaders, "Who still sends bearer credentials, and what one could do that is stolen", (*management).bearer).
+		asks(bearerFilter...).refuses(counterfoil.ToolUnknown),
 	op(http.MethodGet, apiPath+"health", forReaders, "Whether this can be relied on", (*management).condition),
 }
 

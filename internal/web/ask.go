@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/ledger"
 	"github.com/counterfoil/counterfoil/resource"
 )
@@ -54,6 +55,10 @@ type tokened struct {
 
 	// limited says whose rate counts; the agent's where it is nil.
 	limited func(counterfoil.Caller) string
+
+	// rate is how often it may be asked. Optional: as anything else that is asked of the
+	// issuer.
+	rate *authority.Limiter
 }
 
 // withTokenAs is withToken with more to say.
@@ -77,8 +82,12 @@ func (p *public) withTokenAs(a tokened, do func(ctx context.Context, r *http.Req
 		if a.limited != nil {
 			who = a.limited(caller)
 		}
-		if !p.asks.Take(who, p.Now(), 1) {
-			return p.tooMany(r.Context(), caller.Agent, a.tool, askRate)
+		rate, most := p.asks, askRate
+		if a.rate != nil {
+			rate, most = a.rate, pointRate
+		}
+		if !rate.Take(who, p.Now(), 1) {
+			return p.tooMany(r.Context(), caller.Agent, a.tool, most)
 		}
 		e := p.decision(r, caller, a.tool)
 		if err == nil && a.look != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/authority"
@@ -102,7 +103,7 @@ func signalsMetadata(issuer string) string {
 
 const signalsMetadataPath = "/.well-known/ssf-configuration"
 
-func newResourceMetadata(issuer string, r *counterfoil.Resource) resourceMetadata {
+func newResourceMetadata(issuer string, r *counterfoil.Resource, now time.Time) resourceMetadata {
 	return resourceMetadata{
 		Resource:             r.ID(issuer),
 		Name:                 r.Name,
@@ -110,7 +111,7 @@ func newResourceMetadata(issuer string, r *counterfoil.Resource) resourceMetadat
 		BearerMethods:        []string{"header"},
 		DetailTypes:          []string{counterfoil.DetailType},
 		DPoPAlgs:             authority.Algorithms(),
-		DPoPRequired:         r.Binding == counterfoil.BindingRequire,
+		DPoPRequired:         r.BindingAt(now) == counterfoil.BindingRequire,
 	}
 }
 

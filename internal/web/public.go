@@ -14,7 +14,7 @@ import (
 // Paths below the issuer's URL beside those of the root package, which other
 // rooms know too.
 const (
-	jwksPath   = "/oauth/jwks"
+	jwksPath   = counterfoil.JWKSPath
 	ledgerPath = "/ledger"
 
 	resourceMetadataPath = "/.well-known/oauth-protected-resource"
@@ -28,9 +28,10 @@ type public struct {
 	origin string // its scheme and host
 	meta   serverMetadata
 
-	looks *authority.Limiter // of agents, at their approvals
-	asks  *authority.Limiter // of agents, at everything else of the issuer's
-	told  *authority.Limiter // of agents, of entries that requests were refused
+	looks  *authority.Limiter // of agents, at their approvals
+	asks   *authority.Limiter // of agents, at everything else of the issuer's
+	points *authority.Limiter // of enforcement points, at their questions
+	told   *authority.Limiter // of agents, of entries that requests were refused
 
 	waiting waiting // at the feed
 }
@@ -59,6 +60,9 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 	if p.Signals != nil {
 		p.meta.Signals = signalsMetadata(p.Issuer)
 		p.signalRoutes(rt)
+	}
+	if p.Evaluator != nil {
+		p.authzenRoutes(rt)
 	}
 	rt.handle(http.MethodGet, base+ledgerPath+"/checkpoint", p.checkpoint)
 	rt.handle(http.MethodGet, base+ledgerPath+"/tile/{tile...}", p.tile)
@@ -90,7 +94,7 @@ func (p *public) resourceMetadata(w http.ResponseWriter, r *http.Request) error 
 		return counterfoil.Refuse(counterfoil.ToolUnknown, "there is nothing at this path")
 	}
 	cacheable(w, 60)
-	writeJSON(w, http.StatusOK, "application/json", newResourceMetadata(p.Issuer, res))
+	writeJSON(w, http.StatusOK, "application/json", newResourceMetadata(p.Issuer, res, p.Now()))
 	return nil
 }
 

@@ -69,6 +69,13 @@ type Config struct {
 	// Signals are shared signals. Optional: without it none are offered.
 	Signals *signals.Engine
 
+	// Credentials keeps upstreams' credentials that are stored. Optional: without it none
+	// are put, deleted or listed.
+	Credentials Credentials
+
+	// Evaluator answers enforcement points of others. Optional: without it none is heard.
+	Evaluator Evaluator
+
 	// Backup writes a backup, for whom ctx says who asks. Until its first byte an error
 	// has written nothing. Optional: without it there is none over the socket.
 	Backup func(ctx context.Context, w io.Writer) error
