@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,11 +31,21 @@ const (
 )
 
 // passedOn are the request headers that go to the resource, beside those of
-// paramPrefix. Everything else stays here: what a local client sends to log in,
-// cookies, and what claims to say who the client is.
+// paramPrefix and those that the configuration names. Everything else stays here: what a
+// local client sends to log in, cookies, and what claims to say who the client is.
 var passedOn = []string{
 	"Accept", "Content-Type", "Idempotency-Key", "Counterfoil-Approval",
 	"Mcp-Protocol-Version", "Mcp-Method", "Mcp-Name", "Mcp-Session-Id", "Last-Event-Id",
+	"Accept-Language", "Prefer", "Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
+	"Traceparent", "Tracestate",
+}
+
+// neverPassed are request headers that no configuration can name: credentials, what
+// says who asks for whom, and what belongs to one connection alone.
+var neverPassed = []string{
+	"Authorization", "Proxy-Authorization", "Dpop", "Cookie", "Host", "Origin", "Forwarded", "Via", "X-Real-Ip",
+	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Content-Encoding", "Expect",
+	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
 }
 
 // paramPrefix begins the headers that mirror a tool's arguments.
@@ -59,6 +70,10 @@ type ConnectorConfig struct {
 	// prefix and checksum.
 	Secret counterfoil.Secret
 
+	// Headers are request headers that are passed on beside the usual ones: those
+	// that a tool of an HTTP API takes.
+	Headers []string
+
 	// Wait is how long a call that needs people is held for them, see Waiter.
 	// Zero hands the refusal on at once.
 	Wait  time.Duration
@@ -82,6 +97,7 @@ type Connector struct {
 	secret    counterfoil.Secret
 	log       *slog.Logger
 	proxy     *httputil.ReverseProxy
+	headers   []string // that are passed on, in canonical form
 }
 
 // NewConnector checks the configuration. It sends nothing and listens nowhere.
@@ -98,8 +114,12 @@ func NewConnector(c ConnectorConfig) (*Connector, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	headers, err := passing(c.Headers)
+	if err != nil {
+		return nil, err
+	}
 	waiter := NewWaiter(WaitConfig{Transport: c.Transport, Wait: c.Wait, After: c.After, Log: c.Log})
-	conn := &Connector{transport: c.Transport, waiter: waiter, secret: c.Secret, log: c.Log}
+	conn := &Connector{transport: c.Transport, waiter: waiter, secret: c.Secret, log: c.Log, headers: headers}
 	conn.proxy = &httputil.ReverseProxy{
 		Transport:     waiter,
 		FlushInterval: -1, // every piece at once: progress must not wait for the end
@@ -117,6 +137,23 @@ func NewConnector(c ConnectorConfig) (*Connector, error) {
 		},
 	}
 	return conn, nil
+}
+
+// passing returns the headers that are passed on, with those that the configuration
+// names.
+func passing(more []string) ([]string, error) {
+	all := slices.Clone(passedOn)
+	for _, name := range more {
+		canonical := http.CanonicalHeaderKey(name)
+		if rest := strings.TrimLeftFunc(name, func(r rune) bool { return r < 0x80 && tokenByte(byte(r)) }); name == "" || rest != "" {
+			return nil, fmt.Errorf("%.80q is no header's name", name)
+		}
+		if slices.Contains(neverPassed, canonical) || strings.HasPrefix(canonical, "X-Forwarded-") {
+			return nil, fmt.Errorf("the header %s is never passed on", canonical)
+		}
+		all = append(all, canonical)
+	}
+	return all, nil
 }
 
 func alphanumeric(s string) bool {
@@ -233,7 +270,7 @@ func (c *Connector) rebuild(w http.ResponseWriter, r *http.Request) (*http.Reque
 			out.Header[name] = values
 		}
 	}
-	for _, name := range passedOn {
+	for _, name := range c.headers {
 		if values := r.Header.Values(name); len(values) > 0 {
 			out.Header[name] = values
 		}
@@ -389,7 +426,34 @@ func (c *Connector) hide(resp *http.Response) error {
 	for _, name := range heldBack {
 		resp.Header.Del(name)
 	}
+	for _, name := range []string{"Location", "Content-Location"} {
+		if at := resp.Header.Get(name); at != "" {
+			resp.Header.Set(name, c.here(at, resp.Request))
+		}
+	}
 	return nil
+}
+
+// here makes a place below the resource one below this connector. Any other place stays
+// as it is: what a client sends there has no token.
+func (c *Connector) here(at string, r *http.Request) string {
+	u, err := url.Parse(at)
+	if err != nil || r == nil {
+		return at
+	}
+	u = r.URL.ResolveReference(u)
+	if origin(u) != origin(c.transport.url) || u.User != nil || !c.transport.below(u) {
+		return at
+	}
+	rest := strings.TrimPrefix(u.EscapedPath(), strings.TrimSuffix(c.transport.url.EscapedPath(), "/"))
+	local := "/" + c.secret.Reveal() + rest
+	if u.RawQuery != "" {
+		local += "?" + u.RawQuery
+	}
+	if u.Fragment != "" {
+		local += "#" + u.EscapedFragment()
+	}
+	return local
 }
 
 // problemOf says how an error on the way to the resource is answered. What

@@ -150,8 +150,10 @@ func (t *Transport) CloseIdleConnections() { t.issuer.http.CloseIdleConnections(
 // the resource asks for a nonce, when it says that the token is expired or
 // revoked or its task closed, and when a connection breaks under a request without effect; each of
 // these at most once, and only where the body can be made anew. Otherwise the
-// answer is returned as it came. An error of the issuer is returned as such: a
-// *counterfoil.Refusal is in its tree where the issuer named a code.
+// answer is returned as it came; a redirect too, of what is below the resource's URL,
+// as only there it is the HTTP API's own: whoever follows it comes here with another
+// request. An error of the issuer is returned as such: a *counterfoil.Refusal is in its
+// tree where the issuer named a code.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// A RoundTripper closes the body in every case; the base does so for each
 	// attempt that reaches it.
@@ -187,7 +189,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		fresh := t.nonce.take(resp.Header)
-		if isRedirect(resp.StatusCode) {
+		if isRedirect(resp.StatusCode) && !t.below(req.URL) {
 			_ = resp.Body.Close()
 			return nil, counterfoil.NewFault(counterfoil.UpstreamUnavailable,
 				fmt.Errorf("%s answers with a redirect; a proof is for one URL, so it is not followed", req.URL.Redacted()))
@@ -206,6 +208,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		_ = resp.Body.Close()
 	}
+}
+
+// below reports whether a URL is below the resource's, as the operations of an HTTP API
+// are. An MCP server is at the resource's URL itself.
+func (t *Transport) below(u *url.URL) bool {
+	rest, ok := strings.CutPrefix(u.EscapedPath(), strings.TrimSuffix(t.url.EscapedPath(), "/")+"/")
+	return ok && rest != ""
 }
 
 // attempt makes one attempt of a request: a copy with token and a proof that

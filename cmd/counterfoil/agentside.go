@@ -204,16 +204,23 @@ func (a *app) tokenCommand() *cobra.Command {
 func (a *app) callCommand() *cobra.Command {
 	var id identity
 	var args string
+	var request httpCall
 	var how calling
 	c := &cobra.Command{
-		Use:   "call RESOURCE/TOOL --args JSON --issuer URL --agent NAME --key FILE [--task ID] [--wait TIME]",
-		Short: "Call a tool of an MCP server through the gateway",
-		Long: `Calls a tool of an MCP server through the gateway. A call that people have to approve
-is refused with the approval's id: repeat it after they signed, or let --wait wait
-for them. An equal call that ran already is refused until its approval's time is
-over; --idempotency-key says that a call is the same one, or that it is another.`,
-		Example: `  counterfoil call bank/get_balance --args '{"account":"operating"}' --issuer http://localhost:8420 --agent payroll --key payroll.key`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "call RESOURCE/TOOL (--args JSON | --path PATH [--method METHOD] [--data BODY]) --issuer URL --agent NAME --key FILE [--task ID] [--wait TIME]",
+		Short: "Call a tool of an MCP server or of an HTTP API through the gateway",
+		Long: `Calls a tool of an MCP server, or of an HTTP API with --path, through the gateway. A
+call that people have to approve is refused with the approval's id: repeat it after
+they signed, or let --wait wait for them. An equal call that ran already is refused
+until its approval's time is over; --idempotency-key says that a call is the same one,
+or that it is another.
+
+Of an HTTP API the answer's body is printed as it comes, and an answer of 400 or more
+ends with 1.`,
+		Example: `  counterfoil call bank/get_balance --args '{"account":"operating"}' --issuer http://localhost:8420 --agent payroll --key payroll.key
+  counterfoil call crm/get_customer --path /customers/7 --issuer http://localhost:8420 --agent payroll --key payroll.key
+  counterfoil call crm/add_note --path /customers/7/notes --data '{"text":"called"}' --issuer http://localhost:8420 --agent payroll --key payroll.key`,
+		Args: cobra.ExactArgs(1),
 		RunE: a.does(func(ctx context.Context, words []string) error {
 			tool, err := counterfoil.ParseToolID(words[0])
 			if err != nil {
@@ -222,8 +229,11 @@ over; --idempotency-key says that a call is the same one, or that it is another.
 			if err := ijson.Check([]byte(args)); err != nil {
 				return usage("--args: %v", err)
 			}
-			if err := a.checkWait(how.wait); err != nil {
+			if err := errors.Join(request.check(), a.checkWait(how.wait)); err != nil {
 				return err
+			}
+			if request.path != "" {
+				return a.callHTTP(ctx, id, tool, &request, how)
 			}
 			return a.call(ctx, id, tool, args, how)
 		}),
@@ -231,6 +241,7 @@ over; --idempotency-key says that a call is the same one, or that it is another.
 	id.flags(c)
 	id.taskFlag(c)
 	c.Flags().StringVar(&args, "args", "{}", "the tool's arguments, a `JSON` object")
+	request.flags(c)
 	c.Flags().StringVar(&how.key, "idempotency-key", "", "names this call: repeated with the same `key` it is the same call")
 	waitFlag(c, &how.wait)
 	return c

@@ -86,9 +86,9 @@ Start here:  counterfoil demo`,
 		&cobra.Group{ID: "prove", Title: "Prove:"},
 	)
 	a.add(root, "start", a.demoCommand(), a.serveCommand())
-	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand(), a.personCommand(), a.resourceCommand(), a.approvalCommand(), a.changeCommand(), a.revokeCommand(), a.backupCommand(), a.restoreCommand())
+	a.add(root, "admin", a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(), a.agentCommand(), a.personCommand(), a.resourceCommand(), a.credentialCommand(), a.approvalCommand(), a.changeCommand(), a.revokeCommand(), a.backupCommand(), a.restoreCommand())
 	a.add(root, "agent", a.enrollCommand(), a.connectCommand(), a.tokenCommand(), a.callCommand(), a.taskCommand(), a.rotateCommand(), a.leakedCommand())
-	a.add(root, "prove", a.ledgerCommand())
+	a.add(root, "prove", a.ledgerCommand(), a.bearerCommand())
 	root.AddCommand(a.versionCommand())
 	return root
 }

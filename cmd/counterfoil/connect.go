@@ -17,7 +17,7 @@ func (a *app) connectCommand() *cobra.Command {
 	var how connecting
 	c := &cobra.Command{
 		Use:   "connect --issuer URL --agent NAME --key FILE --resource NAME [--task PURPOSE | --task-id ID] [--wait 50s] (--listen 127.0.0.1:PORT | --unix PATH | --stdio)",
-		Short: "Let an unmodified MCP client use a resource as the agent",
+		Short: "Let an unmodified MCP client or HTTP program use a resource as the agent",
 		Long: `Runs the local connector: an MCP client or HTTP program that knows nothing of tokens
 and proofs talks to it, and every request leaves with a bound token and a fresh
 proof by the instance's key.
@@ -32,18 +32,24 @@ the repeating: it holds the client's call for that long, tells progress to a cli
 that asked for it, and sends the call again once people decided. When the time is
 over the client gets the refusal; the approval stays.
 
+Of an HTTP API everything below the printed URL is the API: its paths, its answers and
+its streams. Of a request's headers those that belong to a call are passed on, and with
+--header those that the tool takes beside; cookies and logins of the program stay here.
+
 With --task the connector opens a task, works in it, and completes it when it ends as
 it should; when it dies instead the task stays open until its deadline, and --task-id
 goes on with it, on any machine that has a key of the agent. A task that is closed
 meanwhile ends the connector with 1 and task_closed.`,
 		Example: `  counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --listen 127.0.0.1:0 --wait 50s
-  claude mcp add bank -- counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --stdio`,
+  claude mcp add bank -- counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource bank --stdio
+  counterfoil connect --issuer http://localhost:8420 --agent payroll --key payroll.key --resource crm --listen 127.0.0.1:0`,
 		Args: cobra.NoArgs,
 	}
 	id.flags(c)
 	c.Flags().StringVar(&how.resource, "resource", "", "the resource's `name` or URL")
 	c.Flags().StringVar(&how.listen, "listen", "", "serve on this loopback `address`")
 	c.Flags().StringVar(&how.unix, "unix", "", "serve on a new unix socket at this `path` (mode 0600)")
+	c.Flags().StringArrayVar(&how.headers, "header", nil, "of an HTTP API: also pass on this request header, by `name`")
 	c.Flags().BoolVar(&how.stdio, "stdio", false, "speak MCP on standard input and output")
 	c.Flags().StringVar(&how.purpose, "task", "", "open a task for this `PURPOSE`, work in it, and complete it at the end")
 	c.Flags().StringVar(&id.task, "task-id", "", "work in the open task with this `ID`, and leave it open at the end")
@@ -74,6 +80,7 @@ meanwhile ends the connector with 1 and task_closed.`,
 type connecting struct {
 	resource, listen, unix string
 	stdio                  bool
+	headers                []string // that are passed on beside the usual ones
 	wait                   time.Duration
 	purpose                string // of the task to open; empty for none
 	life                   time.Duration
@@ -86,7 +93,7 @@ func (a *app) connect(ctx context.Context, id *identity, how connecting) (began 
 		return false, err
 	}
 	connector, err := agent.NewConnector(agent.ConnectorConfig{
-		Transport: t, Wait: how.wait,
+		Transport: t, Wait: how.wait, Headers: how.headers,
 		Log: slog.New(slog.NewTextHandler(a.streams.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -97,8 +97,8 @@ func (a *app) demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "See the whole story on this machine, in a minute",
-		Long: `Runs a server, a bank as a real MCP server, an agent and the people who approve for
-it on loopback in a temporary folder, and shows what is allowed, what is refused
+		Long: `Runs a server, a bank as a real MCP server, an HTTP API that knows nothing but a static
+token, agents and the people who approve for them on loopback in a temporary folder, and shows what is allowed, what is refused
 and why. Ends with 0 when every step went as it should.
 
 With --stay it goes on: a payout waits for you. The address that it prints enrols
@@ -125,6 +125,8 @@ type demo struct {
 	agent  *agent.Transport // signs what the agent sends to the bank
 	till   *agent.Transport // and to the till
 	token  string
+	legacy legacy
+	log    kept // everything that the server logged
 	people map[string]*demoPerson
 	codes  map[string]string // pages that enrol people who have no passkey yet
 
@@ -174,14 +176,13 @@ func (d *demo) start() (func(), error) {
 	server := &http.Server{Handler: bank.Handler(), ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(ln) }() // ends with server.Close
 
-	quiet := slog.New(slog.DiscardHandler)
 	data := filepath.Join(d.dir, "data")
 	srv, err := daemon.Open(d.ctx, daemon.Config{
 		Dev:        true,
 		Data:       data,
 		Public:     daemon.Listener{URL: "http://localhost:0"},
 		Management: daemon.Listener{URL: "http://localhost:0"},
-	}, daemon.Options{Log: quiet, Version: versionString()})
+	}, daemon.Options{Log: slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: versionString()})
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +192,10 @@ func (d *demo) start() (func(), error) {
 	}
 	d.bank, d.daemon = bank, srv
 	d.app.data = data
+	stopLegacy, err := d.startLegacy()
+	if err != nil {
+		return nil, err
+	}
 	run, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
 	done := make(chan struct{})
 	go func() {
@@ -203,20 +208,22 @@ func (d *demo) start() (func(), error) {
 		_ = srv.Close()
 		_ = server.Close()
 		_ = bank.Close()
+		stopLegacy()
 	}, nil
 }
 
 // story is the order in which the steps are told.
 func (d *demo) story() error {
 	if !d.app.json {
-		fmt.Fprintln(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server), an agent and four people, on loopback, in a temporary folder.")
+		fmt.Fprintln(d.app.out, "Counterfoil demo: a server, a bank (a real MCP server), a legacy API that knows one static token, agents and four people, on loopback, in a temporary folder.")
 	}
 	for _, step := range []func() error{
 		d.setUp, d.read, d.ungranted,
 		d.enrolPeople, d.payout, d.guarded, d.denied,
 		d.stolenToken, d.replayedProof, d.asBearer,
+		d.legacyCall, d.legacyContained, d.legacyStolen, d.legacyReset, d.observed, d.required,
 		d.task, d.leaked, d.revoked, d.resumed,
-		d.ledger, d.tampered, d.forged,
+		d.ledger, d.nowhere, d.tampered, d.forged,
 	} {
 		if err := d.ctx.Err(); err != nil {
 			return fmt.Errorf("the demo was interrupted: %w", err)

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"regexp"
 	"strings"
 	"sync"
@@ -20,8 +22,9 @@ func TestDemo(t *testing.T) {
 		"allowed", "approval_required", "approval_pending", "approver_not_eligible", "approval_mismatch", "allowed", "approval_spent",
 		"allowed", "approval_denied",
 		"proof_key_mismatch", "proof_replayed", "bearer_refused",
+		"allowed", "contained", "proof_key_mismatch", "allowed", "allowed", "bearer_refused",
 		"allowed", "task_closed", "token_revoked", "inactive", "agent_suspended", "token_revoked",
-		"allowed", "detected", "detected",
+		"allowed", "contained", "detected", "detected",
 	}
 	out := command(t, "", "demo", "--json")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -43,9 +46,37 @@ func TestDemo(t *testing.T) {
 			t.Errorf("step %d, want %s: %s", i+1, want[i], line)
 		}
 	}
-	for step, text := range map[int]string{8: "0 payments", 9: "1 payment", 10: "1 payment", 12: "this invoice is not ours", 16: "1 of 5 calls", 19: "before: active, of payroll", 20: "cut 1 stream", 22: "4 assertions of people verified, 2 calls", 24: "the signature of cy does not verify"} {
+	for step, text := range map[int]string{8: "0 payments", 9: "1 payment", 10: "1 payment", 12: "this invoice is not ours", 16: "Ada Lovelace", 17: "/clients/7 302", 20: "nightly sent key sha-256:", 22: "1 of 5 calls", 25: "before: active, of payroll", 26: "cut 1 stream", 28: "5 assertions of people verified, 3 calls", 29: "9 uses of it", 31: "the signature of cy does not verify"} {
 		if !strings.Contains(lines[step-1], text) {
 			t.Errorf("step %d does not say %q: %s", step, text, lines[step-1])
+		}
+	}
+}
+
+// TestFinds: the demo's search finds what it looks for in every form in which the
+// legacy API writes it.
+func TestFinds(t *testing.T) {
+	t.Parallel()
+	const secret = "crm-WQ2XK7VJ4T6N8R3M5P9B"
+	for name, seen := range map[string]string{
+		"as it is": "token=" + secret, "half of it": "t=" + secret[12:], "for a URL": "%" + hex.EncodeToString([]byte(secret[:1])) + secret[1:11] + "%" + hex.EncodeToString([]byte(secret[11:12])) + "~",
+		"for JSON": `"\u0063` + secret[1:] + `"`,
+	} {
+		if finds(secret, []byte(seen)) == "" {
+			t.Errorf("%s: it does not find it", name)
+		}
+	}
+	for before := range 4 {
+		text := []byte(strings.Repeat("x", before) + secret + "y")
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+			if finds(secret, []byte(`{"a":"`+e.EncodeToString(text)+`"}`)) == "" {
+				t.Errorf("in base64 after %d bytes: it does not find it", before)
+			}
+		}
+	}
+	for _, seen := range []string{"", "crm-", strings.Repeat("*", 24), base64.StdEncoding.EncodeToString([]byte("crm-another"))} {
+		if found := finds(secret, []byte(seen)); found != "" {
+			t.Errorf("%q: %s", seen, found)
 		}
 	}
 }

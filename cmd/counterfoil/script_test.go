@@ -16,11 +16,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/counterfoil/counterfoil/examples/bank/bankserver"
+	"github.com/counterfoil/counterfoil/examples/legacy/legacyserver"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
 )
 
 // TestScripts runs testdata/script: what a person types and reads. BANK is the
-// URL of a real MCP server; serve starts in the background and is killed at the
+// URL of a real MCP server, LEGACY that of an HTTP API and LEGACYTOKEN the one token that
+// it takes; serve starts in the background and is killed at the
 // end of each script.
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -37,7 +39,15 @@ func TestScripts(t *testing.T) {
 				server.Close()
 				bank.Close()
 			})
+			const token = "crm-7f0b6f0a41d84e0b"
+			legacy := httptest.NewServer(legacyserver.New(token).Handler())
+			env.Defer(func() {
+				legacy.CloseClientConnections()
+				legacy.Close()
+			})
 			env.Setenv("BANK", server.URL+"/mcp")
+			env.Setenv("LEGACY", legacy.URL)
+			env.Setenv("LEGACYTOKEN", token)
 			env.Setenv("HOME", env.WorkDir)
 			env.Values[everybody{}] = map[string]*demoPerson{}
 			return nil
@@ -55,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"copies":    copies,
 			"enrols":    enrols,
 			"decides":   decides,
+			"bears":     bears,
 
 			"awaitpending": awaitPending,
 			"awaits":       awaits,
