@@ -62,7 +62,6 @@ func Catalogue() []Group {
 const (
 	certificates = "client certificates"
 	exchange     = "token exchange"
-	httpGateway  = "http resources"
 	nodes        = "several nodes"
 	workloads    = "workload identity"
 )

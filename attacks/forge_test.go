@@ -14,8 +14,8 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
-	"github.com/counterfoil/counterfoil/internal/authority"
 	"github.com/counterfoil/counterfoil/internal/counterfoiltest"
+	"github.com/counterfoil/counterfoil/internal/seal"
 )
 
 // A world is a whole deployment with two honest agents and what an attacker
@@ -278,7 +278,7 @@ func (w *world) issuerKey() *credential.Signer {
 	if err := db.QueryRow(`SELECT kid, sealed FROM signing_keys WHERE state = 'active'`).Scan(&kid, &sealed); err != nil {
 		w.T.Fatal(err)
 	}
-	pem, err := authority.Unseal(kek, "signing_keys/sealed", kid, sealed)
+	pem, err := seal.Open(kek, "signing_keys/sealed", kid, sealed)
 	if err != nil {
 		w.T.Fatal(err)
 	}

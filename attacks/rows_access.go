@@ -98,7 +98,7 @@ var certificateRows = []Row{
 	{ID: "MT2", Sent: "a token that is bound to another certificate", Expected: "401 `token_malformed`", Invariants: "I4",
 		Tests: shown("attacks.TestUnboundTokens"), Beyond: certificates},
 	{ID: "MT3", Sent: "certificate headers from a peer that is not trusted", Expected: "they mean nothing and go no further", Invariants: "I1",
-		Tests: shown("attacks.TestForwardedHeaders")},
+		Tests: shown("attacks.TestForwardedHeaders", "attacks.TestForwardedHeadersToAnAPI")},
 	{ID: "MT4", Sent: "a session resumed after its CA or certificate was removed", Expected: "verified anew", Invariants: "I7", Beyond: certificates},
 	{ID: "MT6", Sent: "a trust bundle that is missing or damaged", Expected: "refused, or the old one kept with an alarm", Invariants: "I9", Beyond: certificates},
 	{ID: "MT7", Sent: "names in other spellings, two identities in one certificate", Expected: "401", Invariants: "I1", Beyond: certificates},

@@ -135,6 +135,8 @@ type tap struct {
 	got   []tapped // every request but those for the list of tools
 	lists int
 	odd   []string // what was no well-formed request
+
+	plain func(tapped) string // answers every request, of any kind, where it is set
 }
 
 // A tapped request is one that reached the tap.
@@ -269,6 +271,13 @@ func (u *tap) body(head []string, from io.Reader) (string, bool) {
 }
 
 func (u *tap) answer(head []string, body string) string {
+	if u.plain != nil {
+		got := tapped{line: head[0], fields: head[1:], body: body}
+		u.mu.Lock()
+		u.got = append(u.got, got)
+		u.mu.Unlock()
+		return u.plain(got)
+	}
 	var msg struct {
 		ID     jsontext.Value `json:"id"`
 		Method string         `json:"method"`

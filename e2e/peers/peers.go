@@ -1,7 +1,7 @@
 // Package peers runs programs that nobody here wrote, for tests that hold
-// Counterfoil against them: openid-client and oauth4webapi, both major versions
-// of the MCP TypeScript SDK, the MCP inspector, the MCP reference servers and the
-// MCP conformance suite.
+// Counterfoil against them: openid-client and oauth4webapi,
+// express-oauth2-jwt-bearer, both major versions of the MCP TypeScript SDK, the MCP
+// inspector, the MCP reference servers and the MCP conformance suite.
 // "make deps" installs them; e2e/package-lock.json pins them.
 package peers
 
@@ -28,7 +28,7 @@ const oldestNode = 22
 
 // installed are the packages that the tests drive.
 var installed = []string{
-	"jose", "oauth4webapi", "openid-client",
+	"express", "express-oauth2-jwt-bearer", "jose", "oauth4webapi", "openid-client",
 	"@modelcontextprotocol/client", "@modelcontextprotocol/conformance", "@modelcontextprotocol/inspector", "@modelcontextprotocol/sdk", "@modelcontextprotocol/server",
 	"@modelcontextprotocol/server-everything", "@modelcontextprotocol/server-filesystem", "@modelcontextprotocol/server-memory",
 }
