@@ -256,7 +256,6 @@ type MaskReader struct {
 	given  int    // how much of it was
 	err    error  // how from ended
 	struck atomic.Bool
-	space  []byte
 }
 
 // Struck reports whether there was a secret in what was read so far.
@@ -265,7 +264,11 @@ func (r *MaskReader) Struck() bool { return r.struck.Load() }
 // Close closes what it reads from.
 func (r *MaskReader) Close() error { return r.from.Close() }
 
-const readSize = 16 << 10
+// A read asks for leastRead bytes at first, and for up to mostRead once there is that much.
+const (
+	leastRead = 2 << 10
+	mostRead  = 16 << 10
+)
 
 // Read returns at least one byte, or how the reading ended.
 func (r *MaskReader) Read(p []byte) (int, error) {
@@ -288,14 +291,17 @@ func (r *MaskReader) Read(p []byte) (int, error) {
 
 // fill reads once and masks all that can be judged by now.
 func (r *MaskReader) fill() {
-	if r.space == nil {
-		r.space = make([]byte, readSize)
-	}
+	full := len(r.text) == cap(r.text) // there is more to read than there was room for
 	kept := copy(r.text, r.text[r.done:])
 	r.text, r.given, r.done = r.text[:kept], 0, 0
-	n, err := r.from.Read(r.space)
-	r.text = append(r.text, r.space[:n]...)
-	r.err = err
+	room := max(leastRead, cap(r.text)-kept)
+	if full {
+		room = min(2*max(leastRead, cap(r.text)), mostRead)
+	}
+	r.text = slices.Grow(r.text, room)
+	var n int
+	n, r.err = r.from.Read(r.text[kept:cap(r.text)])
+	r.text = r.text[:kept+n]
 	for r.done < len(r.text) {
 		end, more := r.mask.match(r.text, r.done)
 		switch {

@@ -72,6 +72,7 @@ var may = map[string]string{
 	"GET /api/v1/revocations":                "reader",
 	"POST /api/v1/revocations":               "admin",
 	"GET /api/v1/revocations/{index}":        "reader",
+	"GET /api/v1/bearer":                     "reader",
 	"GET /api/v1/ledger/entries":             "reader",
 	"GET /api/v1/ledger/entries/{index}":     "reader",
 	"GET /api/v1/ledger/receipts/{index}":    "reader",
