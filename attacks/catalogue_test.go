@@ -27,7 +27,7 @@ const (
 )
 
 // rowID finds the rows that a text is about.
-var rowID = regexp.MustCompile(`\b(?:(?:CA|WI|DT|DG|MT|TS|TX|TL|TP|AP|RV|AU|AD|SS|DO|HI|LC|CK|KR|LK|IN|SE)[0-9]{1,2}|(?:DPOP|JWTCA|AT)-(?:AS|RS)-[0-9]{2}|RTY-[0-9]{2})\b`)
+var rowID = regexp.MustCompile(`\b(?:(?:CA|WI|DT|DG|MT|TS|TX|TL|TP|AP|RV|AU|AD|SS|DO|HI|LC|CK|KR|LK|IN|SE|LD|PX|AZ)[0-9]{1,2}|(?:DPOP|JWTCA|AT)-(?:AS|RS)-[0-9]{2}|RTY-[0-9]{2})\b`)
 
 // TestDocument holds docs/attacks.md against the catalogue.
 func TestDocument(t *testing.T) {

@@ -60,8 +60,8 @@ var tokenProofRows = []Row{
 }
 
 var gatewayRows = []Row{
-	{ID: "DG1", Sent: "a bound token as bearer, with and without its proof", Expected: "401 `bearer_refused`", Invariants: "I4",
-		Tests: shown("attacks.TestProofAttacksAtTheGateway")},
+	{ID: "DG1", Sent: "a bound token as bearer, with and without its proof", Expected: "401 `bearer_refused`; in every mode of a resource: LD1", Invariants: "I4",
+		Tests: shown("attacks.TestProofAttacksAtTheGateway", "resource.TestBoundTokensAreNeverBearer")},
 	{ID: "DG2", Sent: "no proof, two, one without ath, with a wrong ath or with another token's", Expected: "401 `proof_missing`, `proof_malformed`, `proof_target`", Invariants: "I4",
 		Tests: shown("attacks.TestProofAttacksAtTheGateway")},
 	{ID: "DG3", Sent: "a proof for another method, path or host, for the upstream, for the host that headers name", Expected: "401 `proof_target`", Invariants: "I4",
@@ -108,8 +108,11 @@ var workloadRows = []Row{
 	{ID: "WI1", Sent: "a CI token of another repository, owner or trigger", Expected: "401", Invariants: "I1", Beyond: workloads},
 	{ID: "WI2", Sent: "a service account's token of another cluster or namespace, or of a pod that is gone", Expected: "401", Invariants: "I4", Beyond: workloads},
 	{ID: "WI3", Sent: "a SPIFFE token of another trust domain or a longer path", Expected: "401", Invariants: "I1", Beyond: workloads},
-	{ID: "WI4", Sent: "one kid of two issuers", Expected: "401", Invariants: "I4", Beyond: workloads},
-	{ID: "WI5", Sent: "an issuer whose keys are out of reach, empty, huge or removed", Expected: "the cache to its end, then 401 or 503", Invariants: "I9", Beyond: workloads},
+	{ID: "WI4", Sent: "one kid of two issuers", Expected: "401", Invariants: "I4",
+		Tests: shown("attacks.TestForgedBearers", "internal/attest.TestSameKidAtTwoIssuers"), Beyond: workloads + "; shown for issuers of bearer tokens"},
+	{ID: "WI5", Sent: "an issuer whose keys are out of reach, empty, huge or removed", Expected: "the cache to its end, at most 5 minutes, then 401 or 502", Invariants: "I9",
+		Tests:  shown("attacks.TestKeysOfOutsideIssuersAreFetchedCarefully", "internal/attest.TestKeysAreThoseThatArePublished", "internal/attest.TestKeySetsAreJudged"),
+		Beyond: workloads + "; shown for issuers of bearer tokens"},
 	{ID: "WI6", Sent: "a CI token twice, or with a second key", Expected: "401 and the alarm of a clone", Invariants: "I2", Beyond: workloads},
 }
 

@@ -128,6 +128,9 @@ func TestNginxInFrontOfAnAPI(t *testing.T) {
 		{"the control", "GET", "/customers/7", nil, 200, ""},
 		{"without arguments", "GET", "/customers", nil, 200, ""},
 		{"a method of its own", "PUT", "/customers/7/note", nil, 200, ""},
+		{"perhaps a form, which can change the method", "PUT", "/customers/7/note", func(h http.Header) { h.Set("Content-Type", "application/x-www-form-urlencoded") }, 403, counterfoil.RequestMalformed},
+		{"perhaps a form, of which nothing says so", "PUT", "/customers/7/note", func(h http.Header) { h.Del("Content-Type") }, 403, counterfoil.RequestMalformed},
+		{"a body where there is none", "GET", "/customers/7", func(h http.Header) { h.Set("Content-Type", "application/json") }, 403, counterfoil.RequestMalformed},
 		{"nothing", "GET", "/customers/7", func(h http.Header) { h.Del("Authorization"); h.Del("DPoP") }, 401, ""},
 		{"the token as a bearer", "GET", "/customers/7", func(h http.Header) {
 			h.Set("Authorization", strings.Replace(h.Get("Authorization"), "DPoP", "Bearer", 1))
@@ -250,7 +253,11 @@ func (o *holder) proof(signer *credential.Signer, method, path string) string {
 
 func (o *holder) header(method, path string) http.Header {
 	path, _, _ = strings.Cut(path, "?")
-	return http.Header{"Authorization": {"DPoP " + o.token}, "Dpop": {o.proof(o.agent.Signer, method, path)}}
+	h := http.Header{"Authorization": {"DPoP " + o.token}, "Dpop": {o.proof(o.agent.Signer, method, path)}}
+	if method != http.MethodGet {
+		h.Set("Content-Type", "application/json")
+	}
+	return h
 }
 
 // send sends a request, and again where it is asked for a nonce.
@@ -295,7 +302,7 @@ func TestEnvoyAsksOverGRPC(t *testing.T) {
 	var check func(method, path, body string, whole bool) *auth.CheckResponse
 	check = func(method, path, body string, whole bool) *auth.CheckResponse {
 		t.Helper()
-		headers := map[string]string{"content-type": "application/json", ":path": "/crm" + path, "accept": "*/*", "x-user": "admin", "user_id": "admin"}
+		headers := map[string]string{":path": "/crm" + path, "accept": "*/*", "x-user": "admin", "user_id": "admin", "x-forwarded-user": "admin"}
 		for name, values := range o.header(method, path) {
 			headers[strings.ToLower(name)] = values[0]
 		}
@@ -324,7 +331,7 @@ func TestEnvoyAsksOverGRPC(t *testing.T) {
 	if ok := read.GetOkResponse(); ok == nil || option(ok.GetHeaders(), "authorization") != "Bearer "+crmSecret || !slices.Contains(ok.GetHeadersToRemove(), "dpop") || slices.Contains(ok.GetHeadersToRemove(), "authorization") {
 		t.Fatalf("a read was answered with %v", read)
 	}
-	for name, removed := range map[string]bool{"x-user": true, "user_id": true, "cookie": true, "accept": false, "content-type": false} {
+	for name, removed := range map[string]bool{"x-user": true, "x_user": true, "user_id": true, "x-forwarded-user": true, "cookie": true, "accept": false, "content-type": false} {
 		if slices.Contains(read.GetOkResponse().GetHeadersToRemove(), name) != removed {
 			t.Errorf("%s: removed are %q", name, read.GetOkResponse().GetHeadersToRemove())
 		}

@@ -57,7 +57,7 @@ func explained(a counterfoil.Answer) http.Header {
 			out.Set(codeHeader, string(p.Code))
 		}
 	}
-	for _, name := range hop {
+	for _, name := range slices.Concat(hop, framing) {
 		out.Del(name)
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
 
 	"github.com/counterfoil/counterfoil"
@@ -88,13 +89,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, id, h.refused(id, counterfoil.Refuse(counterfoil.OriginForbidden, "only proxies among trusted_proxies may ask here")))
 		return
 	}
-	// RFC 9110, Section 8.3.1: what follows the media type does not matter here.
-	if media := r.Header.Get("Content-Type"); r.ProtoMajor == 2 && strings.HasPrefix(media, "application/grpc") {
-		h.grpc.ServeHTTP(w, r)
-		return
-	}
-	// The request target is taken as it was sent: what a path means once it is
-	// decoded is for the Judge to say.
+	// The path alone says what is asked: everything else, the type of the content among
+	// it, may be the client's. The request target is taken as it was sent: what a path
+	// means once it is decoded is for the Judge to say.
 	path := r.RequestURI
 	switch {
 	case strings.HasPrefix(path, ForwardAuthPath):
@@ -103,20 +100,34 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.extAuthz(w, r, id, strings.TrimPrefix(path, ExtAuthzPath), false)
 	case strings.HasPrefix(path, ExtAuthzWithBodyPath):
 		h.extAuthz(w, r, id, strings.TrimPrefix(path, ExtAuthzWithBodyPath), true)
-	default:
+	case path != auth.Authorization_Check_FullMethodName:
 		h.answer(w, id, h.refused(id, counterfoil.Refuse(counterfoil.ToolUnknown, "nothing is asked here")))
+	case r.ProtoMajor != 2 || r.Method != http.MethodPost:
+		h.answer(w, id, h.refused(id, counterfoil.Refuse(counterfoil.MethodForbidden, "gRPC is a POST over HTTP/2")))
+	default:
+		h.grpc.ServeHTTP(w, r)
 	}
 }
 
-// ask puts the question. A Judge that panics has refused.
-func (h *Handler) ask(ctx context.Context, q counterfoil.Question) (a counterfoil.Answer) {
+// judged is what judge answers. One that fails or panics has refused: with a connection
+// that breaks instead, an Envoy whose filter fails open lets the request through.
+func (h *Handler) judged(id string, judge func() (counterfoil.Answer, error)) (a counterfoil.Answer) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			h.cfg.Log.Error("panic", "doing", "asking whether a request may be passed on", "request_id", q.RequestID, "panic", cause, "stack", string(debug.Stack()))
-			a = h.refused(q.RequestID, counterfoil.NewFault(counterfoil.Internal, fmt.Errorf("asking: panic: %v", cause)))
+			h.cfg.Log.Error("panic", "doing", "judging whether a request may be passed on", "request_id", id, "panic", cause, "stack", string(debug.Stack()))
+			a = h.refused(id, counterfoil.NewFault(counterfoil.Internal, fmt.Errorf("judging: panic: %v", cause)))
 		}
 	}()
-	a = h.cfg.Judge.Ask(ctx, q)
+	a, err := judge()
+	if err != nil {
+		return h.refused(id, err)
+	}
+	return a
+}
+
+// ask puts the question.
+func (h *Handler) ask(ctx context.Context, q counterfoil.Question) counterfoil.Answer {
+	a := h.cfg.Judge.Ask(ctx, q)
 	if !a.Allow && a.Status == 0 {
 		a = h.refused(q.RequestID, counterfoil.NewFault(counterfoil.Internal, errors.New("asking: an empty answer")))
 	}
@@ -169,13 +180,14 @@ func (h *Handler) question(id, point, resource, method, target string, header ht
 		return q, counterfoil.Refuse(counterfoil.RequestMalformed, "the protocol of a connection is not changed through this proxy")
 	}
 	// Nobody can be relied on to take these off: most of the proxies cannot be told to in
-	// an answer, and some servers read "_" in a name as "-".
+	// an answer, and a server that makes variables of headers tells neither "_" nor "."
+	// in a name from "-".
 	for name := range header {
-		if slices.Contains(overrides, http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))) {
-			return q, counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s makes it another request to some servers", http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+		if name = plainName(name); slices.Contains(overrides, name) {
+			return q, counterfoil.Refuse(counterfoil.RequestMalformed, "the header %s makes it another request to some servers", name)
 		}
 	}
-	q.Header = theirs(header)
+	q.Header = theirs(header, point)
 	return q, nil
 }
 
@@ -183,12 +195,23 @@ func (h *Handler) question(id, point, resource, method, target string, header ht
 // judged.
 var overrides = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
 
-// theirs returns the client's headers: without those that the proxy wrote about the
-// request, and those that were about the one hop to here (RFC 9110, Section 7.6.1).
-func theirs(h http.Header) http.Header {
+// plainName returns the name of a header as letters, digits and "-", canonical.
+func plainName(name string) string {
+	return http.CanonicalHeaderKey(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name))
+}
+
+// theirs returns the client's headers: without those that the proxy writes about the
+// request, and those that were about the one hop to here (RFC 9110, Section 7.6.1). What
+// merely looks as if a proxy had written it is the client's, and goes no further.
+func theirs(h http.Header, point string) http.Header {
 	out := make(http.Header, len(h))
 	for name, values := range h {
-		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Envoy-") || slices.Contains(hop, name) {
+		if slices.Contains(hop, name) || slices.Contains(written, name) || point == pointForwardAuth && slices.Contains(asked, name) {
 			continue
 		}
 		out[name] = slices.Clone(values)
@@ -196,6 +219,15 @@ func theirs(h http.Header) http.Header {
 	return out
 }
 
-var hop = []string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Trailer", "Expect", "Content-Length",
-}
+var (
+	hop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Expect"}
+
+	// framing is of one hop, too, but says whether there is a body.
+	framing = []string{"Content-Length", "Transfer-Encoding"}
+
+	// written is what each of the proxies writes over whatever a client says.
+	written = []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port"}
+
+	// asked is, beside it, what a question of forward authentication is made of.
+	asked = []string{forwardedMethod, forwardedURI, "X-Forwarded-Host", "X-Forwarded-Prefix"}
+)

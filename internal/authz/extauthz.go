@@ -22,10 +22,7 @@ const (
 // request's own method and with its path behind path_prefix. rest is what follows the
 // path that the filter was told; withBody says that it sends every body there is.
 func (h *Handler) extAuthz(w http.ResponseWriter, r *http.Request, id, rest string, withBody bool) {
-	a, err := h.judgeExtAuthz(r, id, rest, withBody)
-	if err != nil {
-		a = h.refused(id, err)
-	}
+	a := h.judged(id, func() (counterfoil.Answer, error) { return h.judgeExtAuthz(r, id, rest, withBody) })
 	if !a.Allow {
 		a.Status = envoyStatus(a.Status)
 		h.answer(w, id, a)

@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -169,4 +170,28 @@ func send(t *testing.T, to, method, target, body string, headers ...string) said
 		t.Fatal(err)
 	}
 	return said{status: resp.StatusCode, header: resp.Header, body: string(answer)}
+}
+
+// http2 is a client that speaks HTTP/2 without TLS, as a proxy's cluster may.
+func (p *point) http2() *http.Client {
+	p.t.Helper()
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	p.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// post is a proxy's POST about a GET of a path that the judge knows.
+func (p *point) post(path, media string, body []byte) *http.Request {
+	p.t.Helper()
+	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.url+path, bytes.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	r.Header = http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {"/crm/x"}, "Te": {"trailers"}}
+	if media != "" {
+		r.Header.Set("Content-Type", media)
+	}
+	return r
 }

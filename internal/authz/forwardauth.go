@@ -17,10 +17,7 @@ const (
 // (forward_auth). They ask with a request of their own, which has the headers of the
 // client's but not its body; two more headers say its method and URI.
 func (h *Handler) forwardAuth(w http.ResponseWriter, r *http.Request, id, name string) {
-	a, err := h.judgeForwarded(r, id, name)
-	if err != nil {
-		a = h.refused(id, err)
-	}
+	a := h.judged(id, func() (counterfoil.Answer, error) { return h.judgeForwarded(r, id, name) })
 	if !a.Allow {
 		a.Status = forwardStatus(a.Status)
 		h.answer(w, id, a)

@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,9 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	"github.com/counterfoil/counterfoil"
@@ -31,14 +35,50 @@ const (
 	bodySent      = "sent"
 )
 
-// frame is more than a check request has beside the body.
-const frame = 256 << 10
-
-// newServer makes the gRPC side. Connections are the HTTP server's.
+// newServer makes the gRPC side. Connections are the HTTP server's. A message may be as
+// large as any proxy can make one, which its own configuration bounds: one that was
+// refused here would be a failure to the proxy, where in [authorization.judge] it is a no.
 func newServer(h *Handler) *grpc.Server {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(int(h.cfg.MaxBody) + frame))
-	auth.RegisterAuthorizationServer(s, authorization{h: h})
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32), grpc.ForceServerCodecV2(lenient{encoding.GetCodecV2(grpcproto.Name)}))
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: auth.Authorization_ServiceDesc.ServiceName,
+		HandlerType: auth.Authorization_ServiceDesc.HandlerType,
+		Metadata:    auth.Authorization_ServiceDesc.Metadata,
+		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: check}},
+	}, authorization{h: h})
 	return s
+}
+
+// An incoming is a question, or why it cannot be read.
+type incoming struct {
+	auth.CheckRequest
+	err error
+}
+
+// lenient reads an incoming without an error, which gRPC would answer with a status of
+// its own: a failure to the proxy, and no refusal.
+type lenient struct{ encoding.CodecV2 }
+
+func (l lenient) Unmarshal(data mem.BufferSlice, v any) error {
+	in, ok := v.(*incoming)
+	if !ok {
+		return l.CodecV2.Unmarshal(data, v)
+	}
+	in.err = l.CodecV2.Unmarshal(data, &in.CheckRequest)
+	return nil
+}
+
+// check reads one question and has it answered.
+func check(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the order is gRPC's
+	s, in := srv.(authorization), new(incoming)
+	if err := decode(in); err != nil {
+		return nil, err // the connection's
+	}
+	if in.err != nil {
+		id := counterfoil.NewID("req_")
+		return denied(id, s.h.refused(id, counterfoil.Refuse(counterfoil.RequestMalformed, "the question cannot be read"))), nil
+	}
+	return s.Check(ctx, &in.CheckRequest)
 }
 
 // An authorization answers Envoy's filter where it has a grpc_service.
@@ -51,10 +91,7 @@ type authorization struct {
 // ours, and a filter that says failure_mode_allow then lets the request through.
 func (s authorization) Check(ctx context.Context, r *auth.CheckRequest) (*auth.CheckResponse, error) {
 	id := counterfoil.NewID("req_")
-	a, err := s.judge(ctx, id, r.GetAttributes())
-	if err != nil {
-		a = s.h.refused(id, err)
-	}
+	a := s.h.judged(id, func() (counterfoil.Answer, error) { return s.judge(ctx, id, r.GetAttributes()) })
 	if !a.Allow {
 		return denied(id, a), nil
 	}

@@ -1,6 +1,9 @@
 package authz_test
 
 import (
+	"bytes"
+	"encoding/binary"
+	"io"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -10,6 +13,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/counterfoil/counterfoil"
 )
@@ -74,7 +78,7 @@ func TestGRPCAsksAboutTheRequest(t *testing.T) {
 	asked[0].RequestID = ""
 	want := counterfoil.Question{
 		Point: "ext_authz_grpc", Resource: "crm", Method: "DELETE", Path: "/customers/7", Query: "a=1", Source: netip.MustParseAddr("203.0.113.9"),
-		Header: http.Header{"Authorization": {"DPoP t"}, "Dpop": {"p"}, "X-Request-Id": {"a"}},
+		Header: http.Header{"Authorization": {"DPoP t"}, "Dpop": {"p"}, "X-Forwarded-Host": {"evil.example"}, "X-Request-Id": {"a"}},
 	}
 	if !reflect.DeepEqual(asked[0], want) {
 		t.Errorf("asked\n%+v, want\n%+v", asked[0], want)
@@ -180,6 +184,9 @@ func TestGRPCRefusesWithoutAsking(t *testing.T) {
 		{"a body that is too large", func(r *auth.CheckRequest) {
 			r.GetAttributes().GetRequest().GetHttp().RawBody = make([]byte, 1<<10+1)
 		}, 413},
+		{"a body that is larger than gRPC takes by itself", func(r *auth.CheckRequest) {
+			r.GetAttributes().GetRequest().GetHttp().RawBody = make([]byte, 8<<20)
+		}, 413},
 	} {
 		r := check("crm", "GET", "/crm/x")
 		c.change(r)
@@ -244,5 +251,107 @@ func TestAJudgeThatPanicsHasRefused(t *testing.T) {
 	got, err := p.client.Check(t.Context(), check("crm", "GET", "/crm/x"))
 	if err != nil || got.GetDeniedResponse().GetStatus().GetCode() != 500 {
 		t.Errorf("gRPC: %v, %v", got, err)
+	}
+}
+
+// TestGRPCRefusesWhatItCannotRead: a message that is none, or has text that is no UTF-8,
+// is refused by a status in the response: an error would let it through where the filter
+// fails open.
+func TestGRPCRefusesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	p := newPoint(t, loopback)
+	good, err := proto.Marshal(check("crm", "GET", "/crm/x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		message []byte
+		allowed bool
+	}{
+		"the control":           {good, true},
+		"text that is no UTF-8": {bytes.Replace(good, []byte("/crm/x"), []byte("/crm/\xff"), 1), false},
+		"cut off":               {good[:len(good)-1], false},
+		"none":                  {[]byte{0xff}, false},
+	} {
+		frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(c.message)))
+		res, err := p.http2().Do(p.post("/envoy.service.auth.v3.Authorization/Check", "application/grpc", append(frame, c.message...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 200 || res.Trailer.Get("Grpc-Status") != "0" || len(body) < 5 {
+			t.Errorf("%s: got %d with %v, %q: %v", name, res.StatusCode, res.Trailer, body, err)
+			continue
+		}
+		var got auth.CheckResponse
+		if err := proto.Unmarshal(body[5:], &got); err != nil {
+			t.Fatal(err)
+		}
+		if asked := p.take(); (got.GetOkResponse() != nil) != c.allowed || (got.GetStatus().GetCode() == 0) != c.allowed || (len(asked) == 1) != c.allowed {
+			t.Errorf("%s: got %v with %d questions", name, &got, len(asked))
+		}
+	}
+}
+
+// TestThePathAloneSaysWhatIsAsked: that a client says that its request is gRPC makes no
+// other question of it, and there is no yes but a judge's: gRPC answers with status 200
+// whatever it says.
+func TestThePathAloneSaysWhatIsAsked(t *testing.T) {
+	t.Parallel()
+	p := newPoint(t, loopback)
+	http2 := p.http2()
+	const rpc = "/envoy.service.auth.v3.Authorization/Check"
+	for _, allow := range []bool{true, false} {
+		p.answer = allowed
+		if !allow {
+			p.answer = func(counterfoil.Question) counterfoil.Answer {
+				return counterfoil.Answer{Status: 401, Body: []byte("{}")}
+			}
+		}
+		for _, media := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web", "application/json", ""} {
+			for path, asks := range map[string]bool{
+				"/forward-auth/crm": true, "/ext-authz/crm/crm/x": true, "/ext-authz-with-body/crm/crm/x": true,
+				"/ext-authz/crm/envoy.service.auth.v3.Authorization/Check": false,
+				"/": false, rpc + "/": false, rpc + "?a": false, "/crm" + rpc: false, "/envoy.service.auth.v3.Authorization/Other": false,
+				"/envoy.service.auth.v2.Authorization/Check": false, "/grpc.health.v1.Health/Check": false,
+			} {
+				res, err := http2.Do(p.post(path, media, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				asked := p.take()
+				if res.ProtoMajor != 2 || (res.StatusCode/100 == 2) != (asks && allow) || (len(asked) == 1) != asks {
+					t.Errorf("%s as %q: HTTP/%d, %d with %d questions", path, media, res.ProtoMajor, res.StatusCode, len(asked))
+				}
+			}
+		}
+		got, err := p.client.Check(t.Context(), check("crm", "GET", "/crm/x"))
+		if err != nil || (got.GetOkResponse() != nil) != allow || len(p.take()) != 1 {
+			t.Errorf("the control: %v, %v", got, err)
+		}
+	}
+	// At its own path gRPC is a POST of HTTP/2 with its own type.
+	for name, c := range map[string]struct {
+		client *http.Client
+		method string
+		media  string
+		status int
+	}{
+		"GET":      {http2, "GET", "application/grpc", 405},
+		"HTTP/1.1": {http.DefaultClient, "POST", "application/grpc", 405},
+		"its type": {http2, "POST", "application/json", 415},
+	} {
+		r := p.post(rpc, c.media, nil)
+		r.Method = c.method
+		res, err := c.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != c.status || len(p.take()) != 0 {
+			t.Errorf("%s: got %d, want %d", name, res.StatusCode, c.status)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"maps"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -42,7 +43,7 @@ func TestForwardAuthAsksAboutTheRequestThatIsHeld(t *testing.T) {
 			Point: "forward_auth", Resource: c.resource, Method: "PUT", Path: c.path, Query: c.query, Source: netip.MustParseAddr("203.0.113.9"),
 			Header: http.Header{
 				"Authorization": {"DPoP t"}, "Dpop": {"p"}, "Accept": {"*/*"}, "Content-Type": {"application/json"},
-				"X-Original-Uri": {"/other"}, "X_forwarded_uri": {"/other"},
+				"X-Original-Uri": {"/other"}, "X_forwarded_uri": {"/other"}, "X-Forwarded-Client-Cert": {"By=x"},
 			},
 		}
 		if !reflect.DeepEqual(asked[0], want) {
@@ -95,6 +96,7 @@ func TestForwardAuthRefusesWhatCanBeReadTwoWays(t *testing.T) {
 		{"another method in a header", "crm", []string{method, uri, "X-HTTP-Method-Override: DELETE"}, counterfoil.RequestMalformed},
 		{"spelled as some servers read it", "crm", []string{method, uri, "x_http_method_override: DELETE"}, counterfoil.RequestMalformed},
 		{"spelled with both", "crm", []string{method, uri, "X-HTTP_Method-Override: DELETE"}, counterfoil.RequestMalformed},
+		{"spelled with dots", "crm", []string{method, uri, "X.HTTP.Method~Override: DELETE"}, counterfoil.RequestMalformed},
 		{"another URL in a header", "crm", []string{method, uri, "X-Original-URL: /crm/admin"}, counterfoil.RequestMalformed},
 		{"no such resource", "nothing", of("/nothing/x"), counterfoil.ToolUnknown},
 		{"no resource", "", of("/crm/x"), counterfoil.ToolUnknown},
@@ -279,7 +281,12 @@ func TestExtAuthzAsksAboutTheRequest(t *testing.T) {
 		if q.Point != "ext_authz_http" || q.Resource != "crm" || q.Method != "POST" || q.Path != "/customers/7" || q.Query != "a=1" {
 			t.Errorf("%s: asked %+v", c.name, q)
 		}
-		if !reflect.DeepEqual(q.Header, http.Header{"Authorization": {"DPoP t"}}) {
+		want := http.Header{"Authorization": {"DPoP t"}, "Content-Length": {strconv.Itoa(len(c.body))}}
+		for _, h := range c.headers {
+			name, value, _ := strings.Cut(h, ": ")
+			want.Add(name, value)
+		}
+		if !reflect.DeepEqual(q.Header, want) {
 			t.Errorf("%s: the headers are %v", c.name, q.Header)
 		}
 		if q.BodyKnown != c.known || c.known && string(q.Body) != c.body || !c.known && q.Body != nil {
@@ -303,6 +310,57 @@ func TestExtAuthzAsksAboutTheRequest(t *testing.T) {
 		got := p.send("GET", c.target, c.body, headers...)
 		if asked := p.take(); got.status != c.status || (len(asked) == 0) != (c.status != 200) {
 			t.Errorf("%s: got %d with %d questions: %s", c.name, got.status, len(asked), got.body)
+		}
+	}
+}
+
+// TestWhatAProxyDidNotWriteIsTheClients: of the headers that look as if a proxy had written
+// them, only those that this one writes are left out of the question; what is asked about
+// is what has to be taken off.
+func TestWhatAProxyDidNotWriteIsTheClients(t *testing.T) {
+	t.Parallel()
+	p := newPoint(t, loopback)
+	forged := http.Header{}
+	for _, name := range []string{
+		"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username", "X-Forwarded-Access-Token",
+		"X-Forwarded-Client-Cert", "X-Envoy-External-Address", "X-Envoy-Internal", "X-Envoy-Retry-On", "X_Forwarded_User",
+	} {
+		forged[http.CanonicalHeaderKey(name)] = []string{"root"}
+	}
+	// Each of these is written by all of the proxies, these by those that ask of another
+	// request.
+	everywhere, asking := []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port"}, []string{"X-Forwarded-Host", "X-Forwarded-Prefix"}
+	lines := []string{"X-Forwarded-Method: GET", "X-Forwarded-Uri: /crm/x"}
+	r := check("crm", "GET", "/crm/x")
+	said := r.GetAttributes().GetRequest().GetHttp().GetHeaders()
+	for _, name := range slices.Concat(everywhere, asking, slices.Collect(maps.Keys(forged))) {
+		lines = append(lines, name+": root")
+		said[strings.ToLower(name)] = "root"
+	}
+	p.send("GET", "/forward-auth/crm", "", lines...)
+	p.send("GET", "/ext-authz/crm/crm/x", "", lines...)
+	if _, err := p.client.Check(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	asked := p.take()
+	if len(asked) != 3 {
+		t.Fatalf("%d questions", len(asked))
+	}
+	for _, q := range asked {
+		for name := range forged {
+			if !reflect.DeepEqual(q.Header[name], forged[name]) {
+				t.Errorf("%s: %s is left out of %v", q.Point, name, q.Header)
+			}
+		}
+		for _, name := range everywhere {
+			if q.Header[name] != nil {
+				t.Errorf("%s: %s is the proxy's", q.Point, name)
+			}
+		}
+		for _, name := range asking {
+			if (q.Header[name] == nil) != (q.Point == "forward_auth") {
+				t.Errorf("%s: %s is %q", q.Point, name, q.Header[name])
+			}
 		}
 	}
 }

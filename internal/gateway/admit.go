@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"reflect"
 
 	"github.com/go-json-experiment/json"
 
@@ -58,26 +59,33 @@ func (c *call) admit(err error) bool {
 		return false
 	}
 	if c.words.counts() && (c.caller.Task != "" || c.words.keyed()) {
-		return c.recordUsing() && c.release() && c.lastLook()
+		return c.recordUsing() && c.goes()
 	}
-	return c.record(nil) && c.release() && c.lastLook()
+	return c.record(nil) && c.goes()
 }
 
 // decide asks policy and pins. It has no effect but pinning at first sight.
 func (c *mcpCall) decide() error {
 	m := &c.message
 	c.tier = counterfoil.Routine
-	if m.method == nil {
-		return nil // a client's answer: the request that it answers was decided
-	}
-	if m.name == "subscriptions/listen" {
-		return c.decideSubscriptions()
-	}
-	switch m.method.tool {
-	case "":
-		return nil
-	case theNamedTool:
+	if m.method != nil && m.method.tool == theNamedTool {
 		return c.decideTool(m.target())
+	}
+	return c.judge()
+}
+
+// judge asks policy alone.
+func (c *mcpCall) judge() error {
+	m := &c.message
+	switch {
+	case m.method == nil:
+		return nil // a client's answer: the request that it answers was decided
+	case m.name == "subscriptions/listen":
+		return c.decideSubscriptions()
+	case m.method.tool == "":
+		return nil
+	case m.method.tool == theNamedTool:
+		return c.decideOn(m.target(), c.payload)
 	}
 	return c.decideOn(m.method.tool, c.payload)
 }
@@ -265,10 +273,19 @@ func (c *mcpCall) toolName() string {
 	return c.resource.Name + "/" + shorten(name, 128)
 }
 
-// lastLook asks about revocation after the decision is durable and right before
-// it has an effect. A decision that finds its caller revoked ends here.
+// goes reports whether a call whose decision is durable may have its effect now: what its
+// upstream is shown is there, and nothing speaks against it any more. Where not, the call
+// ended and is answered.
+func (c *call) goes() bool { return c.release() && c.lastLook() }
+
+// lastLook asks after the decision is durable, and right before it has an effect, about
+// revocation, and about what was applied since. A decision that finds its caller revoked,
+// or that would be another one now, ends here.
 func (c *call) lastLook() bool {
-	err := c.revoked()
+	err := c.stands()
+	if err == nil {
+		err = c.revoked()
+	}
 	if err == nil {
 		return true
 	}
@@ -277,6 +294,50 @@ func (c *call) lastLook() bool {
 	c.words.fail(err)
 	return false
 }
+
+// stands decides once more where what decided is not what decides now: the commit may
+// have taken its time, and whoever gives out the credential. What was released is not
+// shown in another way than it was released for.
+func (c *call) stands() error {
+	if !c.stale() {
+		return nil
+	}
+	shown := c.resource.Credential
+	err := c.decideAgain(func() error {
+		// Not renew: the token was good when the decision was made.
+		c.now = c.gateway.cfg.Now()
+		return c.reread()
+	}, c.spent != nil)
+	if err == nil && !reflect.DeepEqual(shown, c.resource.Credential) {
+		err = c.changed()
+	}
+	return err
+}
+
+// decideAgain decides by what renew takes. A call that would be refused now is refused;
+// one of which something else is declared now is to be made again, and so is one for which
+// people are needed and were not, or the other way round.
+func (c *call) decideAgain(renew func() error, people bool) error {
+	tier, class, fields, judged, definition := c.tier, c.class, c.fields, c.judged, c.words.definition()
+	if err := renew(); err != nil {
+		return err
+	}
+	err := c.words.judge()
+	switch {
+	case err != nil && !isCode(err, counterfoil.ApprovalRequired):
+		return err
+	case (err != nil) != people, c.tier != tier, c.class != class, c.judged && !judged, c.words.definition() != definition, !maps.Equal(c.fields, fields):
+		return c.changed()
+	}
+	return nil
+}
+
+func (c *call) changed() error {
+	return counterfoil.Refuse(counterfoil.ToolChanged, "what is declared of resource %s changed while it was called: call again", c.resource.Name)
+}
+
+// judge asks policy about the tool that is called.
+func (c *call) judge() error { return c.decideOn(c.words.toolID().Tool, c.payload) }
 
 // Outcomes of a call, beside ledger.OutcomeUnknown.
 const (
@@ -293,7 +354,7 @@ type outcome struct {
 	name string
 	code counterfoil.Code
 
-	unsent bool // nothing of it ever left
+	unsent bool // nothing of it ever left, or the upstream turned the gateway itself away
 }
 
 // finish ends the decision. The effect, if any, is there: when the entry cannot

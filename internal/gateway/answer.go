@@ -253,6 +253,9 @@ func metadataURL(identifier string) string {
 func (c *call) scope() string {
 	var b strings.Builder
 	for _, t := range c.resource.Tools {
+		if t.Class == "" {
+			continue
+		}
 		if b.Len()+1+len(t.Name) > maxScope {
 			return ""
 		}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -107,7 +106,7 @@ func (c *call) approve() bool {
 		c.words.deny(err, &g)
 		return false
 	}
-	return c.release() && c.lastLook()
+	return c.goes()
 }
 
 // guardedCall is the call as people are asked about it.
@@ -211,7 +210,7 @@ func (c *call) claim(g *counterfoil.GuardedCall) (counterfoil.Spending, error) {
 // and the call is not made again.
 func (c *call) spend(g *counterfoil.GuardedCall, s counterfoil.Spending) error {
 	c.approval = ledger.Approval{ID: s.Approval, State: string(counterfoil.StateApproved), Signers: s.Signers}
-	if err := c.anew(g); err != nil {
+	if err := c.anew(); err != nil {
 		return err
 	}
 	a, err := c.gateway.cfg.Approvals.Status(c.ctx, s.Approval, g.Caller)
@@ -267,12 +266,12 @@ func (c *call) reclaim(g *counterfoil.GuardedCall, applied bool) (counterfoil.Sp
 	if !applied {
 		return c.claim(g)
 	}
-	if err := c.anew(g); err != nil {
+	if err := c.anew(); err != nil {
 		return counterfoil.Spending{}, err
 	}
 	s, err := c.claim(g)
 	if err == nil {
-		err = c.anew(g)
+		err = c.anew()
 	}
 	return s, err
 }
@@ -280,22 +279,11 @@ func (c *call) reclaim(g *counterfoil.GuardedCall, applied bool) (counterfoil.Sp
 // anew decides once more when what decides is not what it was: a policy that was
 // applied while signatures were verified counts. What was claimed is of the class and
 // of the fields that were read then, so where these are others it is not for this call.
-func (c *call) anew(g *counterfoil.GuardedCall) error {
+func (c *call) anew() error {
 	if !c.stale() {
 		return nil
 	}
-	tier := c.tier
-	if err := c.renew(); err != nil {
-		return err
-	}
-	err := c.decideOn(g.Tool.Tool, c.payload)
-	switch {
-	case err != nil && !isCode(err, counterfoil.ApprovalRequired):
-		return err
-	case err == nil || c.words.definition() != g.ToolDigest || c.tier != tier || c.class != g.Class || !maps.Equal(c.fields, g.Fields):
-		return counterfoil.Refuse(counterfoil.ToolChanged, "what is declared of %s changed while it was called: call again", g.Tool)
-	}
-	return nil
+	return c.decideAgain(c.renew, true)
 }
 
 // unapprovedBody returns how the client is told, nil for as usual.

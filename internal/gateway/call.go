@@ -41,6 +41,8 @@ type call struct {
 	caller counterfoil.Caller
 	source netip.Addr
 
+	declared []counterfoil.Bearer // what the caller's credential was declared as, where it is bound to nothing
+
 	payload  []byte // what is decided on: canonical JSON, or nil
 	opaque   bool   // see counterfoil.Action
 	unproven bool   // a refusal now concerns who asks
@@ -72,9 +74,16 @@ type call struct {
 // call came in, and has them answer. What a call is and how it is answered differ;
 // who may make it, what is recorded of it and when it may go on do not.
 //
-// fail, ended and keyDigest have a form that most share, which is call's own.
+// fail, ended, renewed, judge and keyDigest have a form that most share, which is call's own.
 type protocol interface {
 	subject
+
+	// renewed takes what the protocol goes by of the resource and the registry that are
+	// in force now, and refuses where these leave no room for the call.
+	renewed() error
+
+	// judge asks policy once more about a call that was decided, and nobody else.
+	judge() error
 
 	// deny records a refusal of a call that was understood, and answers with it. g is
 	// not nil where people have a part in it.
@@ -161,6 +170,8 @@ func (g *Gateway) newCall(w http.ResponseWriter, r *http.Request) call {
 
 func (c *call) ended(*ledger.Entry) {}
 
+func (c *call) renewed() error { return nil }
+
 // take answers one request. The order matters: what costs nothing first, then who
 // asks, then what is asked, and nothing is forwarded before all of it is decided and
 // recorded.
@@ -233,7 +244,10 @@ func (c *call) reread() error {
 		return counterfoil.Refuse(counterfoil.ToolChanged, "the resource moved; call again")
 	}
 	c.policy, c.registry, c.resource = set, reg, res
-	return c.stillTaken()
+	if err := c.stillTaken(); err != nil {
+		return err
+	}
+	return c.words.renewed()
 }
 
 // stale reports whether what was decided with may not be what decides now.

@@ -189,5 +189,11 @@ func (c *mcpCall) fetchTools(ctx context.Context) (tools map[string]Definition, 
 		}
 		p.struck = new(atomic.Bool)
 	}
+	if c.revision == "" {
+		// No client's call: the upstream is asked in what it speaks, within the same time.
+		ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, errTimeout)
+		defer cancel()
+		return p.definitions(ctx)
+	}
 	return p.tools(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 
@@ -53,6 +54,9 @@ func (c *call) shown(ctx context.Context, instead string) (custody.Released, err
 		Kind: ledger.UpstreamCredentialUsed, RequestID: c.id, Agent: c.caller.Agent, Instance: c.caller.Instance, Resource: c.resource.Name,
 		Detail: map[string]any{"host": hostOf(c.resource.Upstream), "from": r.From, "binding": "ends here"},
 	}
+	if c.caller.Subject != c.caller.Agent {
+		e.OnBehalfOf = c.caller.Subject
+	}
 	if c.decided != nil {
 		e.Of, e.Tool, e.Agent, e.Instance = c.decided.Index, c.decided.Tool, c.decided.Agent, c.decided.Instance
 	}
@@ -63,6 +67,24 @@ func (c *call) shown(ctx context.Context, instead string) (custody.Released, err
 		return none, recordFault(err)
 	}
 	return r, nil
+}
+
+// unshown reports whether a status says that the upstream did not take what it was shown,
+// and has whoever released that know. It refused the gateway, not the agent, which can do
+// nothing about it.
+func (c *call) unshown(status int, shown custody.Released) bool {
+	if !turnedAway(status) {
+		return false
+	}
+	if c.resource.Credential != nil {
+		c.gateway.cfg.Credentials.Refused(c.resource, shown)
+	}
+	return true
+}
+
+// turnedAway reports whether an upstream refused whoever called before it did anything.
+func turnedAway(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired
 }
 
 // hostOf is host and port of an upstream.

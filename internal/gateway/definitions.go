@@ -135,7 +135,14 @@ func Definitions(ctx context.Context, transport http.RoundTripper, res *counterf
 	if transport == nil {
 		transport = newTransport()
 	}
-	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, released: custody.Released{Secret: secret, Mask: custody.NewMask(secret)}, struck: new(atomic.Bool), revision: revision20260728}
+	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, released: custody.Released{Secret: secret, Mask: custody.NewMask(secret)}, struck: new(atomic.Bool)}
+	return p.definitions(ctx)
+}
+
+// definitions asks for the tools in the newest revision, and in a session of its own
+// where the upstream does not speak that.
+func (p *peer) definitions(ctx context.Context) (map[string]Definition, error) {
+	p.revision = revision20260728
 	tools, err := p.tools(ctx)
 	var unsent *unsentError
 	if err == nil || errors.As(err, &unsent) {

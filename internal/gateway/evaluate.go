@@ -57,8 +57,9 @@ type assertedCall struct {
 
 	statement counterfoil.Statement
 	tool      counterfoil.Tool
-	digest    string // of the definition that is pinned of it, where its server has one
-	why       error  // why it may not be made; nil while nothing speaks against it
+	digest    string      // of the definition that is pinned of it, where its server has one
+	input     *inputShape // what that definition takes
+	why       error       // why it may not be made; nil while nothing speaks against it
 }
 
 // newAsserted makes the call. Its resource may be one that does not exist.
@@ -67,7 +68,7 @@ func (g *Gateway) newAsserted(ctx context.Context, s counterfoil.Statement) *ass
 	c.words = c
 	c.policy, c.registry = g.cfg.Policy()
 	c.resource = c.registry.Resources[s.Tool.Resource]
-	if c.resource == nil || !slices.Contains(c.resource.Servers, s.Point.Agent) {
+	if !c.serves(c.resource) {
 		c.resource = &counterfoil.Resource{} // for the record, which is not to repeat what anybody says
 	}
 	c.url = c.resource.ID(g.cfg.PublicURL)
@@ -75,30 +76,38 @@ func (g *Gateway) newAsserted(ctx context.Context, s counterfoil.Statement) *ass
 		Agent: s.Agent, Subject: s.Agent, Task: s.Task, Binding: bindingAsserted,
 		Audience: c.url, Scope: []string{s.Tool.Tool}, Expires: s.Point.Expires,
 	}
-	if a := c.registry.Agents[s.Agent]; a != nil {
-		c.caller.Environment = a.Environment
-	}
 	return c
 }
 
 // decide asks policy and, where the gateway knows the tool's definition, the pins.
 func (c *assertedCall) decide() error {
 	s := &c.statement
-	tool, ok := c.resource.Tool(s.Tool.Tool)
-	if !ok {
-		// The same for what is not there and for what is not the point's to ask about.
-		return counterfoil.Refuse(counterfoil.ToolUnknown, "this enforcement point serves no tool %.128q", s.Tool.String())
+	if err := c.renewed(); err != nil {
+		return err
 	}
-	c.tool = tool
 	if err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.present()); err != nil {
 		return err
 	}
-	if a := c.registry.Agents[s.Agent]; a != nil && a.Tasks.Required && s.Task == "" {
-		return counterfoil.Refuse(counterfoil.OutsideTask, "agent %q makes calls in tasks alone, and none is named", s.Agent)
-	}
-	err := c.decideOn(tool.Name, c.payload)
+	err := c.decideOn(c.tool.Name, c.payload)
 	if err != nil && !isCode(err, counterfoil.ApprovalRequired) {
 		return err
+	}
+	if unpinned := c.seeDefinition(); unpinned != nil {
+		return unpinned
+	}
+	if c.stale() {
+		// The upstream was asked for its tools and took its time.
+		tier := c.tier
+		if err = c.renew(); err == nil {
+			err = c.decideOn(c.tool.Name, c.payload)
+		}
+		if err != nil && !isCode(err, counterfoil.ApprovalRequired) {
+			return err
+		}
+		if c.tier != tier {
+			// The pin was compared as it must be for the class before.
+			return counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was asked about: ask again", s.Tool)
+		}
 	}
 	if misfit := c.conforms(); misfit != nil {
 		return misfit
@@ -111,27 +120,61 @@ func (c *assertedCall) decide() error {
 	return err
 }
 
+// renewed takes the tool as it is declared now, where it is the point's to ask about, and
+// what is declared of the agent. What is not there and what is not the point's to ask
+// about are refused alike.
+func (c *assertedCall) renewed() error {
+	s := &c.statement
+	tool, ok := c.resource.Tool(s.Tool.Tool)
+	if !ok || !c.serves(c.resource) {
+		return c.notServed()
+	}
+	c.tool = tool
+	a := c.registry.Agents[s.Agent]
+	if a == nil {
+		return nil // revocation says so
+	}
+	c.caller.Environment = a.Environment
+	if a.Tasks.Required && s.Task == "" {
+		return counterfoil.Refuse(counterfoil.OutsideTask, "agent %q makes calls in tasks alone, and none is named", s.Agent)
+	}
+	return nil
+}
+
+// serves reports whether the resource, which may be none, is one that the point is in
+// front of.
+func (c *assertedCall) serves(res *counterfoil.Resource) bool {
+	return res != nil && slices.Contains(res.Servers, c.statement.Point.Agent)
+}
+
+func (c *assertedCall) notServed() error {
+	return counterfoil.Refuse(counterfoil.ToolUnknown, "this enforcement point serves no tool %.128q", c.statement.Tool.String())
+}
+
+// seeDefinition holds what the upstream says of an MCP tool against what is pinned of it.
+func (c *assertedCall) seeDefinition() error {
+	if c.resource.Type != counterfoil.ResourceMCP || c.resource.Upstream == "" || isReserved(c.tool.Name) {
+		return nil
+	}
+	// It is asked on the gateway's own behalf, in whatever revision it speaks. Whoever
+	// has it asked is the point: see describe.
+	probe := &mcpCall{call: c.call}
+	probe.words, probe.caller = probe, c.statement.Point
+	probe.caller.Subject = c.statement.Agent
+	def, err := probe.checkPin(c.ctx, c.tool.Name, c.tier)
+	if def != nil {
+		c.digest, c.input = def.digest, def.input
+	}
+	return err
+}
+
 // conforms holds what decided against what is declared of the tool: arguments that were
 // read are said, and are such as the tool takes.
 func (c *assertedCall) conforms() error {
-	name := c.tool.Name
-	var input *inputShape
-	switch {
-	case c.resource.Type == counterfoil.ResourceMCP && c.resource.Upstream != "" && !isReserved(name):
-		probe := &mcpCall{call: c.call, revision: revision20260728}
-		probe.words = probe
-		def, err := probe.checkPin(c.ctx, name, c.tier)
-		if def != nil {
-			c.digest, input = def.digest, def.input
-		}
-		if err != nil {
-			return err
-		}
-	case c.resource.Type == counterfoil.ResourceHTTP:
-		if t := c.webTool(); t != nil {
-			input = t.shape
-			c.judged = c.judged || input != nil && c.payload != nil // as of every request that has a schema
-		}
+	name, input := c.tool.Name, c.input
+	if t := c.webTool(); t != nil {
+		input = t.shape
+		c.judged = c.judged || input != nil && c.payload != nil // as of every request that has a schema
 	}
 	switch {
 	case !c.judged:
@@ -158,9 +201,14 @@ func (c *assertedCall) webTool() *webTool {
 	return nil
 }
 
-// pointStands looks at the one who asked once more, right before it is told yes.
+// pointStands looks at the one who asked once more, right before it is told yes: at the
+// registry that is in force, and at revocation.
 func (c *assertedCall) pointStands() bool {
-	err := c.gateway.cfg.Revocation.Revoked(c.ctx, c.statement.Point)
+	_, reg := c.gateway.cfg.Policy()
+	err := c.notServed()
+	if c.serves(reg.Resources[c.resource.Name]) {
+		err = c.gateway.cfg.Revocation.Revoked(c.ctx, c.statement.Point)
+	}
 	if err == nil {
 		return true
 	}
@@ -277,6 +325,7 @@ func (c *assertedCall) object() *callObject {
 func (c *assertedCall) guard(g *counterfoil.GuardedCall) error {
 	g.Caller = c.statement.Point
 	g.Caller.Task, g.Caller.Subject, g.Caller.Actors = "", c.statement.Agent, nil
+	g.For = c.statement.Agent
 	g.Named = c.statement.Approval
 	return nil
 }
@@ -373,7 +422,7 @@ func (g *Gateway) Inquire(ctx context.Context, requestID string, point counterfo
 	name, d := set.Inquire(point.Agent, q)
 	why := d.Err()
 	if why == nil {
-		why = g.cfg.Revocation.Revoked(ctx, point) // a look is a look: nothing follows here but the answer
+		why = g.cfg.Revocation.Revoked(ctx, point)
 	}
 	if _, refused := counterfoil.AsRefusal(why); why != nil && !refused {
 		return counterfoil.Verdict{}, why
@@ -403,16 +452,42 @@ func (g *Gateway) Inquire(ctx context.Context, requestID string, point counterfo
 		return counterfoil.Verdict{}, recordFault(err)
 	}
 	v.Entry = e.Index
-	if v.Allow {
-		// Nobody here learns more of how it ends, so nothing is left open.
-		end := &ledger.Entry{
-			Kind: ledger.CallFinished, RequestID: requestID, Agent: e.Agent, Instance: e.Instance, Tool: e.Tool, Of: e.Index, Outcome: passedOn,
-		}
-		if err := g.cfg.Recorder.Finish(context.WithoutCancel(ctx), end); err != nil {
-			g.cfg.Log.Error("recording how an inquiry ended", "request_id", requestID, "entry", e.Index, "err", err)
-		}
+	if !v.Allow {
+		return v, nil
+	}
+	// Nobody here learns more of how it ends, so nothing is left open.
+	end := &ledger.Entry{
+		Kind: ledger.CallFinished, RequestID: requestID, Agent: e.Agent, Instance: e.Instance, Tool: e.Tool, Of: e.Index, Outcome: passedOn,
+	}
+	// What was taken away while the entry was on its way counts.
+	if why = g.lastInquiry(ctx, &point, set, q, name); why != nil {
+		end.Outcome, end.Code = notForwarded, counterfoil.CodeOf(why)
+		v = counterfoil.Verdict{Class: v.Class, Entry: v.Entry}
+	}
+	if err := g.cfg.Recorder.Finish(context.WithoutCancel(ctx), end); err != nil {
+		g.cfg.Log.Error("recording how an inquiry ended", "request_id", requestID, "entry", e.Index, "err", err)
+	}
+	if r, ok := counterfoil.AsRefusal(why); ok {
+		v.Code, v.Detail = r.Code, r.Detail
+	} else if why != nil {
+		return counterfoil.Verdict{}, why
 	}
 	return v, nil
+}
+
+// lastInquiry looks once more, right before a yes, at the point and at what it asked.
+// Where other policies are in force than those that decided, these decide.
+func (g *Gateway) lastInquiry(ctx context.Context, point *counterfoil.Caller, decided *policy.Set, q policy.Inquiry, name string) error {
+	if set, _ := g.cfg.Policy(); set != decided {
+		again, d := set.Inquire(point.Agent, q)
+		if err := d.Err(); err != nil {
+			return err
+		}
+		if again != name {
+			return counterfoil.Refuse(counterfoil.ToolChanged, "another vocabulary answers this now: ask again")
+		}
+	}
+	return g.cfg.Revocation.Revoked(ctx, *point)
 }
 
 // inquiryPayload writes a question down, in canonical JSON.

@@ -22,3 +22,10 @@ func (g *Gateway) ServeAs(w http.ResponseWriter, r *http.Request, caller counter
 
 // LookEvery sets how long it is between two looks at an open stream's caller.
 func (g *Gateway) LookEvery(d time.Duration) { g.look = d }
+
+// Look looks at the caller of each open stream now.
+func (g *Gateway) Look() {
+	for _, w := range g.streams.all() {
+		w.look()
+	}
+}

@@ -76,6 +76,7 @@ func TestHowCallsEnd(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}, 504, counterfoil.OutcomeUnknown, "unknown"},
 		{"broken off before the headers", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 504, counterfoil.OutcomeUnknown, "unknown"},
+		{"redirect, after it was done", status(303), 504, counterfoil.OutcomeUnknown, "unknown"},
 		{"redirect", status(307), 502, counterfoil.UpstreamUnavailable, "upstream_unavailable"},
 		{"unauthorized", status(401), 502, counterfoil.UpstreamUnavailable, "upstream_unavailable"},
 		{"forbidden", status(403), 502, counterfoil.UpstreamUnavailable, "upstream_unavailable"},

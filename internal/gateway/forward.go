@@ -16,7 +16,7 @@ import (
 func (c *mcpCall) peer() *peer {
 	p := &peer{
 		transport: c.gateway.cfg.Transport, timeout: c.gateway.cfg.UpstreamTimeout,
-		resource: c.resource, revision: c.revision, released: c.released, struck: c.struck,
+		resource: c.resource, revision: c.revision, released: c.released, struck: c.struck, call: &c.call,
 	}
 	if c.open != nil {
 		p.session = c.open.ID
@@ -149,7 +149,8 @@ func (c *mcpCall) rewrite(m *rpcMessage) ([]byte, outcome, error) {
 		if f := (*counterfoil.Fault)(nil); errors.As(err, &f) {
 			return nil, o, err
 		}
-		return nil, o, counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)
+		o, err := c.brokenAnswer(err)
+		return nil, o, err
 	}
 	c.keep("result", result)
 	return encodeRPC(c.message.id, "result", result), o, nil
@@ -181,9 +182,9 @@ func (c *mcpCall) rejected(reply *reply) (write func(), o outcome) {
 		}
 	}
 	err := fmt.Errorf("the upstream answered with status %d", reply.StatusCode)
-	if reply.StatusCode/100 == 2 || c.outlasts() && reply.StatusCode >= 500 {
-		// Of a call that must not run twice, an upstream that broke, or a proxy that
-		// lost it, has not said that it did nothing.
+	if mayHaveActed(reply.StatusCode) || c.outlasts() && reply.StatusCode >= 500 {
+		// It may be done. And of a call that must not run twice, an upstream that broke,
+		// or a proxy that lost it, has not said that it did nothing.
 		o, err := c.brokenAnswer(err)
 		return func() { c.failUpstream(err) }, o
 	}
@@ -191,7 +192,7 @@ func (c *mcpCall) rejected(reply *reply) (write func(), o outcome) {
 		c.w.Header().Set("Retry-After", v)
 	}
 	return func() { c.failUpstream(counterfoil.NewFault(counterfoil.UpstreamUnavailable, err)) },
-		outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}
+		outcome{name: unavailable, code: counterfoil.UpstreamUnavailable, unsent: turnedAway(reply.StatusCode)}
 }
 
 // rejection passes on a JSON-RPC error that came with an error status.
@@ -243,6 +244,13 @@ func (c *call) outcomeOf(err error) outcome {
 		return outcome{unavailable, counterfoil.UpstreamUnavailable, true}
 	}
 	return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
+}
+
+// mayHaveActed reports whether an upstream that answered with a status may have done what
+// it was asked: that is no error, and no redirect that asks for the same request at
+// another place (RFC 9110, Sections 15.4.8 and 15.4.9).
+func mayHaveActed(status int) bool {
+	return status < 400 && status != http.StatusTemporaryRedirect && status != http.StatusPermanentRedirect
 }
 
 // brokenAnswer is how a call ended whose answer came and cannot be read. What

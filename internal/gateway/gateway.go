@@ -92,8 +92,9 @@ type Config struct {
 	// Source says where a request comes from; the zero Addr is unknown.
 	Source func(*http.Request) netip.Addr
 
-	// SessionKey seals session ids, at least 32 bytes. Optional: without it
-	// sessions end with the process.
+	// SessionKey seals session ids, and makes the Idempotency-Keys that upstreams of
+	// HTTP are told; at least 32 bytes. Optional: without it sessions end with the
+	// process, and upstreams know no key from before.
 	SessionKey []byte
 
 	// Unauthenticated is called with the code of every request that was refused

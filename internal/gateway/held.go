@@ -199,7 +199,7 @@ func (g *Gateway) tryHeld(id string) (again bool) {
 	if err != nil {
 		return g.notMade(c, &a, err)
 	}
-	if c.release() && c.lastLook() {
+	if c.goes() {
 		c.forward()
 	}
 	return false

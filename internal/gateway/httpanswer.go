@@ -22,6 +22,15 @@ type webAnswer struct {
 	Body   []byte      `json:"body"` // base64
 }
 
+// keyDigest refuses a key for what nobody reads: two such calls could not be told from each
+// other, and the second would get the first one's answer and not be made.
+func (c *httpCall) keyDigest() (string, error) {
+	if c.websocket || c.tool.Stream && c.body.media != "" {
+		return "", counterfoil.Refuse(counterfoil.RequestMalformed, "the tool %s takes no %s: what is sent is not read here, so no repetition could be told from another call", c.tool.Name, headerKey)
+	}
+	return c.call.keyDigest()
+}
+
 // mostKept is how many bytes of an answer's body are kept; -1 where none are.
 func (c *httpCall) mostKept() int {
 	switch {

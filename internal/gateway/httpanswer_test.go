@@ -88,7 +88,7 @@ func TestAnHTTPCallIsRepeated(t *testing.T) {
 	}
 	wantHTTP(t, note(`{"a":2}`, "k1"), 409, counterfoil.IdempotencyMismatch)
 	wantAnswer(t, note(`{"a":2}`, "k2"), 201, "made\x00")
-	if got := o.upstream.all(); len(got) != 2 || got[0].header.Get("Idempotency-Key") != "k1" {
+	if got := o.upstream.all(); len(got) != 2 || len(got[0].header.Get("Idempotency-Key")) != 43 {
 		t.Errorf("the upstream got %+v", got)
 	}
 	// The same of a call that people allowed.
@@ -394,8 +394,8 @@ func TestAskedByAProxy(t *testing.T) {
 	no(ask("GET", "/customers/7", "", func(q *counterfoil.Question) { q.Header.Del("Authorization") }), 401, counterfoil.ProofMissing)
 	// People are asked where the body is known, and nobody is where it is not.
 	no(ask("POST", "/customers/7/password", `{"reason":"lost"}`, func(q *counterfoil.Question) { q.Header.Set("Prefer", "respond-async") }), 403, counterfoil.ApprovalRequired)
-	no(ask("POST", "/customers/7/password", "", func(q *counterfoil.Question) { q.BodyKnown = false }), 403, counterfoil.PolicyForbids)
-	if a := ask("POST", "/customers/7/notes", "", func(q *counterfoil.Question) { q.BodyKnown = false }); !a.Allow {
+	no(ask("POST", "/customers/7/password", "{}", func(q *counterfoil.Question) { q.BodyKnown = false }), 403, counterfoil.PolicyForbids)
+	if a := ask("POST", "/customers/7/notes", "{}", func(q *counterfoil.Question) { q.BodyKnown = false }); !a.Allow {
 		t.Errorf("%+v", a)
 	}
 	if got := len(o.upstream.all()); got != 0 {

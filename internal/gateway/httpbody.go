@@ -1,15 +1,10 @@
 package gateway
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
-	"io"
 	"mime"
-	"mime/multipart"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/counterfoil/counterfoil"
@@ -73,6 +68,9 @@ func (c *httpCall) readBody() (webBody, error) {
 		if err != nil {
 			return none, malformed("%v", err)
 		}
+		if jsonOverride(text) {
+			return none, counterfoil.Refuse(counterfoil.RequestMalformed, "a member of the body would change the method")
+		}
 		return webBody{bytes: text, media: media}, nil
 	}
 	if err := refuseOverride(media, raw); err != nil {
@@ -109,45 +107,6 @@ func (c *httpCall) mediaType() (media string, json bool, err error) {
 		return "", false, counterfoil.Refuse(counterfoil.RequestMalformed, "the Content-Type cannot be read")
 	}
 	return media, false, nil
-}
-
-// refuseOverride refuses a form that would change the method in the eyes of common
-// frameworks, and one that cannot be read.
-func refuseOverride(media string, raw []byte) error {
-	refused := func(why string) error {
-		return counterfoil.Refuse(counterfoil.RequestMalformed, "the form %s", why)
-	}
-	t, params, err := mime.ParseMediaType(media)
-	if err != nil {
-		return refused("has a type that cannot be read")
-	}
-	switch t {
-	case "application/x-www-form-urlencoded":
-		values, err := url.ParseQuery(string(raw))
-		if err != nil {
-			return refused("cannot be read")
-		}
-		for name := range values {
-			if isMethodOverride(name) {
-				return refused("would change the method")
-			}
-		}
-	case "multipart/form-data":
-		parts := multipart.NewReader(bytes.NewReader(raw), params["boundary"])
-		for {
-			p, err := parts.NextRawPart()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return refused("cannot be read")
-			}
-			if isMethodOverride(p.FormName()) {
-				return refused("would change the method")
-			}
-		}
-	}
-	return nil
 }
 
 // contentDigest is the Content-Digest of RFC 9530.

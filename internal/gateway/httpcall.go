@@ -139,7 +139,11 @@ func (c *httpCall) understand() error {
 	if c.websocket && !c.tool.WebSocket {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the tool %s is no WebSocket", c.tool.Name)
 	}
-	if c.tool.WebSocket && !c.websocket && c.question == nil {
+	if c.tool.WebSocket && c.question != nil {
+		// Who asks does not always show that it is to be one, and nobody could cut it.
+		return counterfoil.Refuse(counterfoil.PolicyForbids, "the tool %s is a WebSocket, which the gateway alone serves", c.tool.Name)
+	}
+	if c.tool.WebSocket && !c.websocket {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the tool %s is a WebSocket: ask for the upgrade", c.tool.Name)
 	}
 	var err error
@@ -171,19 +175,18 @@ func (c *httpCall) understand() error {
 }
 
 // takeBody reads the body, unless it is passed on as it comes.
-func (c *httpCall) takeBody() error {
+func (c *httpCall) takeBody() (err error) {
 	switch {
 	case c.question != nil && !c.question.BodyKnown:
+		c.body, err = c.unseen()
 		c.opaque = true
-		return nil
 	case c.tool.Stream && c.r.ContentLength != 0:
-		media, _, err := c.mediaType()
-		c.body.media, c.opaque = media, true
-		return err
+		c.body, err = c.unread()
+		c.opaque = true
+	default:
+		c.body, err = c.readBody()
+		c.opaque = c.body.opaque()
 	}
-	var err error
-	c.body, err = c.readBody()
-	c.opaque = c.body.opaque()
 	return err
 }
 
@@ -260,7 +263,7 @@ func (c *httpCall) misfit() error {
 			}
 		}
 		arguments = join(rest)
-		if root, err := c.tool.shape.read(); c.question != nil && (err != nil || root.member("body") != nil) {
+		if root, err := c.tool.shape.read(); c.question != nil && !c.question.BodyKnown && (err != nil || !root.saysNothingOfBody()) {
 			return counterfoil.Refuse(counterfoil.PolicyForbids, "the schema of %s speaks of its body, which is not known here", c.tool.Name)
 		}
 	}

@@ -24,6 +24,7 @@ var crmTools = []counterfoil.Tool{
 	{Name: "chat", Class: "read", Method: "GET", Path: "/chat", WebSocket: true},
 	{Name: "reset_password", Class: "reset", Method: "POST", Path: "/customers/{id}/password", Schema: `{"properties":{"body":{"additionalProperties":false,"properties":{"reason":{"type":"string"}},"type":"object"},"path":{"type":"object"}},"type":"object"}`},
 	{Name: "wipe", Class: "never", Method: "DELETE", Path: "/customers/{id}"},
+	{Name: "export", Method: "GET", Path: "/customers/export"}, // not listed
 }
 
 const crmSecret = "s3cret-of-the-crm"
@@ -42,6 +43,7 @@ func newCRM(t testing.TB, h http.Handler, change func(*office, *counterfoil.Regi
 		cfg.Credentials = secrets(func(string) (counterfoil.Secret, error) { return counterfoil.NewSecret(crmSecret), nil })
 		a := reg.Agents["payroll"]
 		for _, tool := range crmTools {
+			// What is not listed is granted, too, as whoever is granted all of it has.
 			a.Grants[0].Tools = append(a.Grants[0].Tools, counterfoil.ToolID{Resource: "crm", Tool: tool.Name})
 		}
 		if change != nil {

@@ -62,16 +62,9 @@ func (c *httpCall) forward() {
 	}
 	defer reply.close()
 	if err := c.unusable(reply); err != nil {
-		o = outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}
-		fault := error(counterfoil.NewFault(counterfoil.UpstreamUnavailable, err))
-		if c.outlasts() && (reply.StatusCode/100 == 2 || reply.StatusCode >= 500) {
-			// Of a call that must not run twice, an upstream that broke, or a proxy that
-			// lost it, has not said that it did nothing.
-			o = outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
-			fault = counterfoil.NewFault(counterfoil.OutcomeUnknown, err)
-		}
+		o = c.unanswered(reply.StatusCode)
 		finish()
-		c.failUpstream(fault)
+		c.failUpstream(counterfoil.NewFault(o.code, err))
 		return
 	}
 	if reply.StatusCode == http.StatusSwitchingProtocols {
@@ -81,10 +74,7 @@ func (c *httpCall) forward() {
 	whole, body, err := c.begin(reply)
 	switch {
 	case err != nil:
-		o = outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
-		if !c.outlasts() {
-			o = outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}
-		}
+		o = c.unanswered(reply.StatusCode)
 		finish()
 		c.failUpstream(counterfoil.NewFault(o.code, err))
 	case whole:
@@ -111,22 +101,36 @@ func (c *httpCall) outcomeOfStatus(status int) outcome {
 	return outcome{name: succeeded}
 }
 
+// unanswered is how a call ended whose answer had that status and cannot be passed on.
+// What only reads can be asked again. Of a call that must not run twice, an upstream that
+// broke, or a proxy that lost it, has not said that it did nothing either.
+func (c *httpCall) unanswered(status int) outcome {
+	reads := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
+	if mayHaveActed(status) && (!reads || c.outlasts()) || status >= 500 && c.outlasts() {
+		return outcome{name: ledger.OutcomeUnknown, code: counterfoil.OutcomeUnknown}
+	}
+	// A key for repeating the call is not used up by a credential that has to be mended.
+	return outcome{name: unavailable, code: counterfoil.UpstreamUnavailable, unsent: turnedAway(status)}
+}
+
 // unusable says why an answer cannot be passed on.
 func (c *httpCall) unusable(reply *reply) error {
+	status := reply.StatusCode
+	if c.unshown(status, c.released) {
+		return fmt.Errorf("the upstream did not take what the gateway showed it: status %d", status)
+	}
 	if err := reply.encoded(); err != nil {
 		return err
 	}
-	switch status := reply.StatusCode; {
-	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired:
-		// It refused the gateway, not the agent, which can do nothing about that.
-		if c.resource.Credential != nil {
-			c.gateway.cfg.Credentials.Refused(c.resource, c.released)
-		}
-		return fmt.Errorf("the upstream did not take what the gateway showed it: status %d", status)
-	case status == http.StatusSwitchingProtocols && !c.websocket, status < 200 && status != http.StatusSwitchingProtocols, status > 599:
+	switch {
+	case status == http.StatusSwitchingProtocols && c.websocket:
+		return opened(reply)
+	case status < 200, status > 599:
 		return fmt.Errorf("the upstream answered with status %d", status)
 	case status >= 500 && c.outlasts():
 		return fmt.Errorf("the upstream answered with status %d", status)
+	case c.resource.Credential != nil && partial(reply):
+		return errors.New("the upstream answered with a part of what there is, which nobody asked for")
 	}
 	return nil
 }
@@ -195,12 +199,14 @@ func (c *httpCall) upstreamHeaders() http.Header {
 	if c.body.digest != "" {
 		h["Content-Digest"] = []string{c.body.digest}
 	}
-	if c.used.Key != "" {
+	key := c.used.Key
+	if v := c.r.Header[headerKey]; c.spent != nil && len(v) == 1 {
+		key = v[0]
+	}
+	if key != "" {
 		// Under a name that net/http does not know: by its own it would take the request
 		// for one that may be made again.
-		h[strings.ToLower(headerKey)] = []string{c.used.Key}
-	} else if v := c.r.Header[headerKey]; c.spent != nil && len(v) == 1 {
-		h[strings.ToLower(headerKey)] = v
+		h[strings.ToLower(headerKey)] = []string{c.gateway.sealer.upstreamKey(c.caller.Agent, c.resource.Name, key)}
 	}
 	if c.websocket {
 		c.askUpgrade(h)
@@ -307,7 +313,8 @@ func (c *httpCall) plainBody(h, from http.Header) {
 // pipe passes an answer on as it comes, cut when its caller is revoked. It returns how
 // the call ended and whether the client has less than the whole.
 func (c *httpCall) pipe(reply *reply, head []byte) (o outcome, broken bool) {
-	endless := reply.mediaType() == typeStream
+	events := reply.mediaType() == typeStream
+	endless := events && !c.outlasts() // what is kept is kept whole, or not at all
 	reply.unlimited()
 	watch := c.watch(reply, endless)
 	defer watch.stop()
@@ -324,7 +331,7 @@ func (c *httpCall) pipe(reply *reply, head []byte) (o outcome, broken bool) {
 	if reply.ContentLength >= 0 {
 		h.Set("Content-Length", strconv.FormatInt(reply.ContentLength, 10))
 	}
-	if endless {
+	if events {
 		h.Set("X-Accel-Buffering", "no") // a proxy in front must not collect events
 	}
 	c.w.WriteHeader(reply.StatusCode)

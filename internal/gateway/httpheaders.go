@@ -16,29 +16,18 @@ var passed = map[string]bool{
 	"Range": true, "Prefer": true,
 }
 
-// never are headers of requests that do not go on whoever names them: those that say who
-// asks, which connection it is, what a proxy believes, or what the request is beside what
-// was decided on.
-var never = map[string]bool{
-	"Authorization": true, "Proxy-Authorization": true, "Proxy-Authenticate": true, "Dpop": true, "Cookie": true, "Cookie2": true,
-	"Host": true, "Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
-	"Http2-Settings": true, "Expect": true, "Content-Length": true, "Content-Encoding": true, "Content-Type": true, "Content-Digest": true, "Accept-Encoding": true,
-	"Forwarded": true, "Via": true, "Max-Forwards": true, "X-Real-Ip": true, "X-Original-Url": true, "X-Rewrite-Url": true, "X-Original-Host": true, "X-Host": true,
-	"X-Http-Method": true, "X-Http-Method-Override": true, "X-Method-Override": true,
-	"Idempotency-Key": true, "X-Idempotency-Key": true, "User-Agent": true,
-}
+// ofParts are the headers by which a request asks for a part of what there is.
+var ofParts = []string{"Range", "If-Range"}
 
-// mayPass reports whether a tool may name a header of requests, canonical, to go on.
-func mayPass(name string) bool {
-	if never[name] || !isToken(name) || strings.Contains(name, "_") {
-		return false // a server that makes variables of headers does not tell _ from -
-	}
-	for _, prefix := range []string{"X-Forwarded-", "X-Client-Cert", "X-Ssl-", "Sec-Websocket-", "Counterfoil-", "Proxy-"} {
-		if strings.HasPrefix(name, prefix) {
-			return false
-		}
-	}
-	return true
+// asksForParts reports whether a header asks for a part of an answer. What two answers
+// hold a half of each no mask finds, so where there is something to be masked there are
+// no parts.
+func asksForParts(name string) bool { return slices.Contains(ofParts, name) }
+
+// partial reports whether an answer is a part of what there is.
+func partial(reply *reply) bool {
+	media := strings.ToLower(strings.TrimSpace(reply.Header.Get("Content-Type")))
+	return reply.StatusCode == http.StatusPartialContent || strings.HasPrefix(media, "multipart/byteranges")
 }
 
 // forwarded makes the headers of the request that go on, and those of them that are a
@@ -66,7 +55,9 @@ func (t *webTool) forwarded(from http.Header) (all, digested http.Header, err er
 		}
 	}
 	for name, part := range passed {
-		take(name, part)
+		if t.parts || !asksForParts(name) {
+			take(name, part)
+		}
 	}
 	for _, name := range t.headers {
 		take(name, true)
@@ -132,6 +123,9 @@ func (c *httpCall) answerHeaders(from http.Header) http.Header {
 			continue
 		}
 		out[name] = values
+	}
+	if c.resource.Credential != nil {
+		delete(out, "Accept-Ranges")
 	}
 	for _, name := range []string{"Location", "Content-Location"} {
 		if v := out[name]; len(v) > 0 {

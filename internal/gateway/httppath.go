@@ -117,6 +117,7 @@ type webTool struct {
 	shape    *inputShape // nil where there is no schema
 	consumes map[string]bool
 	headers  []string // canonical names
+	parts    bool     // a request may ask for a part of the answer
 }
 
 // A webSegment is one of a template: a text, or a variable for one segment that is not
@@ -124,7 +125,12 @@ type webTool struct {
 type webSegment struct {
 	text     string
 	sent     string // text as a path holds it
+	stem     string // text up to what servers take for a format or an action
 	variable string
+
+	// pieces are the texts, folded, of a segment that has variables within. Only tools
+	// without a class have one.
+	pieces []string
 }
 
 // escapeSegment escapes what a segment cannot hold as it is, and nothing else.
@@ -144,6 +150,7 @@ func escapeSegment(s string) string {
 type webTable struct {
 	resource *counterfoil.Resource
 	tools    []webTool
+	unlisted []webTool // without a class: nobody calls them, under no other name either
 }
 
 // table returns the tools of a resource as they are declared now.
@@ -153,26 +160,23 @@ func (g *Gateway) table(res *counterfoil.Resource) *webTable {
 	}
 	t := &webTable{resource: res}
 	for i := range res.Tools {
-		if tool := &res.Tools[i]; strings.HasPrefix(tool.Path, "/") && tool.Class != "" {
-			t.tools = append(t.tools, newWebTool(tool))
+		tool := &res.Tools[i]
+		switch {
+		case !strings.HasPrefix(tool.Path, "/"):
+		case tool.Class == "":
+			t.unlisted = append(t.unlisted, newWebTool(tool, false))
+		default:
+			t.tools = append(t.tools, newWebTool(tool, res.Credential == nil))
 		}
 	}
 	g.tables.Store(res.Name, t)
 	return t
 }
 
-func newWebTool(t *counterfoil.Tool) webTool {
-	out := webTool{Tool: *t, digest: webDigest(t), consumes: map[string]bool{}}
+func newWebTool(t *counterfoil.Tool, parts bool) webTool {
+	out := webTool{Tool: *t, digest: webDigest(t), consumes: map[string]bool{}, parts: parts}
 	for s := range strings.SplitSeq(t.Path[1:], "/") {
-		if name, ok := strings.CutPrefix(s, "{"); ok && strings.HasSuffix(name, "}") {
-			out.segments = append(out.segments, webSegment{variable: strings.TrimSuffix(name, "}")})
-		} else {
-			text, err := decodeSegment(s)
-			if err != nil {
-				text = s
-			}
-			out.segments = append(out.segments, webSegment{text: text, sent: escapeSegment(text)})
-		}
+		out.segments = append(out.segments, newWebSegment(s, t.Class == ""))
 	}
 	if t.Schema != "" {
 		out.shape = &inputShape{text: []byte(t.Schema)}
@@ -181,7 +185,7 @@ func newWebTool(t *counterfoil.Tool) webTool {
 		out.consumes[strings.ToLower(c)] = true
 	}
 	for _, h := range t.Headers {
-		if h = http.CanonicalHeaderKey(h); mayPass(h) {
+		if h = http.CanonicalHeaderKey(h); isToken(h) && counterfoil.MayForward(h) && (parts || !asksForParts(h)) {
 			out.headers = append(out.headers, h)
 		}
 	}
@@ -230,18 +234,8 @@ func (t *webTable) match(method string, p *webPath) (*webTool, error) {
 	case best == nil:
 		return nil, counterfoil.Refuse(counterfoil.ToolUnknown, "no tool of %s has this path", t.resource.Name)
 	}
-	// A server that does not tell upper case from lower, or an escaped colon from one
-	// that is not, would take the call for one of another tool.
-	for i := range t.tools {
-		tool := &t.tools[i]
-		if tool != best && tool.before(best) && tool.fits(p, strings.EqualFold) {
-			return nil, notCanonical("by case alone it differs from " + tool.Path)
-		}
-	}
-	for i, s := range best.segments {
-		if s.variable == "" && p.sent[i] != s.sent {
-			return nil, notCanonical("it is spelled as " + best.Path)
-		}
+	if err := t.contested(best, p); err != nil {
+		return nil, err
 	}
 	return best, nil
 }
@@ -276,14 +270,15 @@ func (t *webTool) fits(p *webPath, same func(a, b string) bool) bool {
 }
 
 // before reports whether the tool's template goes before another that fits the same
-// path. Both have as many segments.
+// path, but perhaps for the slash at its end.
 func (t *webTool) before(other *webTool) bool {
-	if len(t.segments) != len(other.segments) {
+	mine, theirs := t.core(), other.core()
+	if len(mine) != len(theirs) {
 		return false
 	}
-	for i := range t.segments {
-		if mine, theirs := t.segments[i].variable == "", other.segments[i].variable == ""; mine != theirs {
-			return mine
+	for i := range mine {
+		if text, theirText := mine[i].variable == "", theirs[i].variable == ""; text != theirText {
+			return text
 		}
 	}
 	return false

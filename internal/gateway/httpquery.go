@@ -66,10 +66,6 @@ func parseQuery(raw string, list func(name string) bool) ([]parameter, error) {
 	return out, nil
 }
 
-// isMethodOverride reports whether a parameter of that name changes the method in the
-// eyes of common frameworks.
-func isMethodOverride(name string) bool { return strings.EqualFold(name, "_method") }
-
 // decodeQuery decodes a name or a value: application/x-www-form-urlencoded (URL
 // Standard, Section 5), in UTF-8.
 func decodeQuery(s string) (string, error) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ func (c *call) climb() error {
 		return counterfoil.Refuse(counterfoil.TokenRevoked, "agent %q is not known", c.caller.Agent)
 	}
 	c.caller.Environment = a.Environment
+	c.declared = declarations(c.resource, &c.caller)
 	if a.Tasks.Required {
 		// A bearer credential names no task.
 		return counterfoil.Refuse(counterfoil.BearerRefused, "agent %q works in tasks, and a bearer credential is of none", a.Name)
@@ -100,17 +102,18 @@ func (c *call) noteUnbound(e *ledger.Entry) {
 // agentHeader returns the User-Agent as it may be recorded: visible, short, and not the
 // credential itself.
 func agentHeader(h http.Header) string {
+	whole := h.Get("User-Agent")
+	if _, token, _ := strings.Cut(h.Get("Authorization"), " "); strings.TrimSpace(token) != "" && strings.Contains(whole, strings.TrimSpace(token)) {
+		return ""
+	}
 	text := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
 		}
 		return r
-	}, h.Get("User-Agent"))
+	}, whole)
 	if len(text) > maxAgentHeader {
 		text = text[:maxAgentHeader]
-	}
-	if _, token, _ := strings.Cut(h.Get("Authorization"), " "); token != "" && strings.Contains(text, strings.TrimSpace(token)) {
-		return ""
 	}
 	return text
 }
@@ -147,8 +150,19 @@ func (c *call) outOfReach(a *counterfoil.Approval) bool {
 	return c.unbound() && a.Caller.Binding != counterfoil.NotBound
 }
 
+// declarations are those of a credential: who a label is may be declared by other keys, at
+// another place or for another audience.
+func declarations(res *counterfoil.Resource, who *counterfoil.Caller) (out []counterfoil.Bearer) {
+	for i := range res.Bearers {
+		if b := &res.Bearers[i]; b.Agent == who.Agent && b.Label() == who.Bearer {
+			out = append(out, *b)
+		}
+	}
+	return out
+}
+
 // stillTaken refuses a caller without a key whose credential the resource does not take
-// any more: its declaration is gone, or the time of bound tokens has come. It looks at
+// any more: it is not declared as it was, or the time of bound tokens has come. It looks at
 // the registry that is in force, so that nothing that began before outlasts it.
 func (c *call) stillTaken() error {
 	if !c.unbound() {
@@ -157,10 +171,10 @@ func (c *call) stillTaken() error {
 	_, reg := c.gateway.cfg.Policy()
 	res := reg.Resources[c.resource.Name]
 	if res != nil && res.BindingAt(c.gateway.cfg.Now()) != counterfoil.BindingRequire {
-		for i := range res.Bearers {
-			if b := &res.Bearers[i]; b.Agent == c.caller.Agent && b.Label() == c.caller.Bearer {
-				return nil
-			}
+		now := declarations(res, &c.caller)
+		// Of a held call it is not known any more what was declared when it was accepted.
+		if len(now) > 0 && (c.held || reflect.DeepEqual(now, c.declared)) {
+			return nil
 		}
 	}
 	return counterfoil.Refuse(counterfoil.BearerRefused, "resource %s does not take this bearer credential any more", c.resource.Name)

@@ -367,3 +367,111 @@ func TestBearerIsMentionedOnceAMinute(t *testing.T) {
 		t.Errorf("the entry has %v", e.Detail)
 	}
 }
+
+// A client's name that is longer than what is recorded of it shows no part of its key
+// either.
+func TestALongUserAgentHidesNoPartOfAKey(t *testing.T) {
+	t.Parallel()
+	l := newLadder(t, http.HandlerFunc(jsonUpstream), counterfoil.BindingObserve, nil)
+	for agent, want := range map[string]any{
+		strings.Repeat("x", 120) + oldKey:                nil,
+		strings.Repeat("x", 120) + "\x80" + oldKey + "é": nil,
+		strings.Repeat("x", 120) + "legacy/1.0-and-more": strings.Repeat("x", 120) + "legacy/1",
+	} {
+		wantDone(t, l.bearerPost(oldKey, `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{`+meta2026+`}}`, func(r *http.Request) {
+			r.Header.Set("User-Agent", agent)
+			r.Header.Set("Mcp-Method", "tools/list")
+		}))
+		if got := l.last().Detail["user_agent"]; got != want {
+			t.Errorf("the entry has %v, want %v", got, want)
+		}
+	}
+}
+
+// TestADeclarationThatChanges: a credential whose keys, place or audience are others is
+// another one, whatever its name is. Who else is declared changes nothing.
+func TestADeclarationThatChanges(t *testing.T) {
+	t.Parallel()
+	other := testkit.NewOutsideIssuer(t, "k2")
+	for name, tc := range map[string]struct {
+		change func(*counterfoil.Bearer)
+		goes   bool
+	}{
+		"nothing":  {func(*counterfoil.Bearer) {}, true},
+		"keys":     {func(b *counterfoil.Bearer) { b.Keys = []string{other.JWK()} }, false},
+		"jwks_uri": {func(b *counterfoil.Bearer) { b.Keys, b.JWKSURI = nil, "https://idp.example/keys" }, false},
+		"audience": {func(b *counterfoil.Bearer) { b.Audience = "other" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLadder(t, http.HandlerFunc(jsonUpstream), counterfoil.BindingObserve, nil)
+			l.world.log.decided = func(*ledger.Entry) {
+				l.apply(func(r *counterfoil.Registry) {
+					bank := *r.Resources["bank"]
+					bank.Bearers = append([]counterfoil.Bearer{{Agent: "payroll", Key: keyDigest("a-new-key-0123456789")}}, bank.Bearers...)
+					for i := range bank.Bearers {
+						if bank.Bearers[i].Issuer == idp {
+							tc.change(&bank.Bearers[i])
+						}
+					}
+					r.Resources["bank"] = &bank
+				})
+			}
+			r := l.bearer(l.outside(), "get_balance", "{}")
+			if n := len(l.upstream.calls("tools/call")); (n == 1) != tc.goes {
+				t.Errorf("%d calls reached the upstream: %d %s", n, r.status, r.body)
+			}
+			if tc.goes {
+				wantDone(t, r)
+				return
+			}
+			wantHTTP(t, r, http.StatusUnauthorized, counterfoil.BearerRefused)
+			if e := l.world.log.of(ledger.CallFinished); len(e) != 1 || e[0].Outcome != "not_forwarded" || e[0].Code != counterfoil.BearerRefused {
+				t.Errorf("the ends are %+v", e)
+			}
+		})
+	}
+}
+
+// TestABearerAsksForPeople: where bearers are observed, one may ask for an approval and
+// spend it, once, under its own name; on the next rung it may not.
+func TestABearerAsksForPeople(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{counterfoil.BindingObserve, counterfoil.BindingPrefer} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			o, _ := newOffice(t, nil, func(_ *office, reg *counterfoil.Registry, _ *gateway.Config) {
+				bank := reg.Resources["bank"]
+				bank.Binding = counterfoil.BindingObserve
+				bank.Bearers = []counterfoil.Bearer{{Agent: "payroll", Key: keyDigest(oldKey)}, {Agent: "other", Key: keyDigest(oldKeyTwo)}}
+			})
+			l := &ladderWorld{world: o.world}
+			pay := func(key string) reply { return l.bearer(key, "pay", pay100) }
+			id := wantHeld(t, pay(oldKey), counterfoil.ApprovalRequired).ID
+			o.approve(id)
+			wantDenied(t, pay(oldKeyTwo), counterfoil.ToolNotGranted)
+			o.apply(func(reg *counterfoil.Registry) {
+				bank := *reg.Resources["bank"]
+				bank.Binding = mode
+				reg.Resources["bank"] = &bank
+			})
+			if mode != counterfoil.BindingObserve {
+				l.wantCode(pay(oldKey), counterfoil.BearerRefused)
+				if o.paid() != 0 || o.state(id).State != counterfoil.StateApproved {
+					t.Errorf("%d went upstream and it is %s", o.paid(), o.state(id).State)
+				}
+				return
+			}
+			wantDone(t, pay(oldKey))
+			e := l.last()
+			if e.Approval.ID != id || e.Approval.State != "spent" || e.Binding != counterfoil.NotBound || e.Detail["bearer"] != "key "+keyDigest(oldKey) || e.Detail["would_refuse"] != "bearer_refused" {
+				t.Errorf("the entry is %+v", e)
+			}
+			wantDenied(t, pay(oldKey), counterfoil.ApprovalSpent)
+			if o.paid() != 1 {
+				t.Errorf("%d went upstream", o.paid())
+			}
+			o.checkProof(t)
+		})
+	}
+}

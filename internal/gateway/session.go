@@ -40,6 +40,7 @@ type sealer struct {
 	aead  cipher.AEAD
 	marks cipher.AEAD // of requestState, see elicit.go
 	mac   []byte
+	keys  []byte // of Idempotency-Keys, see upstreamKey
 
 	denials cipher.AEAD // see evaluate.go
 }
@@ -60,11 +61,15 @@ func newSealer(key []byte) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the event key: %w", err)
 	}
+	keys, err := hkdf.Key(sha256.New, key, nil, "counterfoil/upstream-key/1", keySize)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key of Idempotency-Keys: %w", err)
+	}
 	denials, err := deriveAEAD(key, "counterfoil/denial/1")
 	if err != nil {
 		return nil, err
 	}
-	return &sealer{aead, marks, mac, denials}, nil
+	return &sealer{aead: aead, marks: marks, mac: mac, keys: keys, denials: denials}, nil
 }
 
 // deriveAEAD makes a cipher for one purpose: what was sealed for one does not open
@@ -139,14 +144,25 @@ func (s *sealer) openEvent(open *session, sealed string) (string, error) {
 	return string(b), nil
 }
 
-// eventMAC covers the session with its members' lengths, so that no two
-// different pairs are covered alike.
 func (s *sealer) eventMAC(open *session, id string) []byte {
-	h := hmac.New(sha256.New, s.mac)
-	for _, part := range []string{open.Resource, open.Agent, open.Task, open.ID, id} {
+	return macOf(s.mac, open.Resource, open.Agent, open.Task, open.ID, id)[:16]
+}
+
+// upstreamKey is what an upstream is told as the Idempotency-Key of an agent's call. All
+// agents show it one credential, so it could not tell the keys of one from those of
+// another, and would give the one the other's answer. It is the same for the same call as
+// long as the gateway has its key.
+func (s *sealer) upstreamKey(agent, resource, key string) string {
+	return base64.RawURLEncoding.EncodeToString(macOf(s.keys, agent, resource, key))
+}
+
+// macOf covers parts with their lengths, so that no two different lists are covered alike.
+func macOf(key []byte, parts ...string) []byte {
+	h := hmac.New(sha256.New, key)
+	for _, part := range parts {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
-	return h.Sum(nil)[:16]
+	return h.Sum(nil)
 }
 
 // isSessionID reports whether an upstream's session id can be taken: visible

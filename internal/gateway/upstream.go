@@ -46,6 +46,7 @@ type peer struct {
 	struck    *atomic.Bool // set when an answer holds what was released
 	revision  string       // empty before it is negotiated
 	session   string       // the upstream's id, or empty
+	call      *call        // what it is asked for; nil where that is no call
 }
 
 // A reply is what an upstream answered, headers read and body not. Close
@@ -100,6 +101,9 @@ func (p *peer) do(ctx context.Context, httpMethod string, header http.Header, bo
 	})
 	if err != nil {
 		return nil, err
+	}
+	if p.call != nil {
+		p.call.unshown(reply.StatusCode, p.released)
 	}
 	if err := reply.encoded(); err != nil {
 		reply.close()

@@ -14,23 +14,30 @@ import (
 )
 
 // askUpgrade asks the upstream for a WebSocket (RFC 6455, Section 4.1) with the client's
-// own key, and without extensions: what is compressed cannot be masked.
+// own key, without extensions, as what is compressed cannot be masked, and without
+// subprotocols, which nobody decided on.
 func (c *httpCall) askUpgrade(h http.Header) {
 	h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	for _, name := range []string{"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol"} {
+	for _, name := range []string{"Sec-Websocket-Key", "Sec-Websocket-Version"} {
 		if v := c.r.Header[name]; len(v) > 0 && isPlain(strings.Join(v, ", ")) {
 			h[name] = []string{strings.Join(v, ", ")}
 		}
 	}
 }
 
-// tunnel joins client and upstream until one of them leaves or the caller is revoked.
-func (c *httpCall) tunnel(reply *reply) outcome {
-	upstream, ok := reply.Body.(io.ReadWriteCloser)
-	if !ok || !strings.EqualFold(reply.Header.Get("Upgrade"), "websocket") || reply.Header.Get("Sec-Websocket-Extensions") != "" {
-		c.failUpstream(counterfoil.NewFault(counterfoil.UpstreamUnavailable, errors.New("the upstream opened something else than a WebSocket without extensions")))
-		return outcome{name: unavailable, code: counterfoil.UpstreamUnavailable}
+// opened refuses what an upstream opened that is not what it was asked for.
+func opened(reply *reply) error {
+	_, both := reply.Body.(io.ReadWriteCloser)
+	if !both || !strings.EqualFold(reply.Header.Get("Upgrade"), "websocket") || len(reply.Header["Sec-Websocket-Extensions"])+len(reply.Header["Sec-Websocket-Protocol"]) > 0 {
+		return errors.New("the upstream opened something else than a WebSocket without extensions and subprotocols")
 	}
+	return nil
+}
+
+// tunnel joins client and upstream, which opened what it was asked for, until one of them
+// leaves or the caller is revoked.
+func (c *httpCall) tunnel(reply *reply) outcome {
+	upstream := reply.Body.(io.ReadWriteCloser)
 	reply.unlimited()
 	watch := c.watch(reply, true)
 	defer watch.stop()
@@ -59,7 +66,8 @@ func (c *httpCall) tunnel(reply *reply) outcome {
 		c.guarded(func() { c.fromUpstream(client, upstream) })
 	})
 	both.Wait()
-	if cause := context.Cause(reply.ctx); cause != nil && !errors.Is(cause, errDraining) {
+	// A client that left ended its request, too: that is how a WebSocket ends.
+	if cause := context.Cause(reply.ctx); cause != nil && !errors.Is(cause, errDraining) && !errors.Is(cause, context.Canceled) {
 		return c.cut(reply, cause)
 	}
 	return outcome{name: succeeded}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -220,12 +221,14 @@ func (d *doc) toolWhole(r *counterfoil.Resource, i int, n *yaml.Node) {
 	t, at := &r.Tools[i], fmt.Sprintf("tools[%d]", i)
 	isHTTP := r.Type == counterfoil.ResourceHTTP
 	switch {
+	case !isHTTP && t.Class == "":
+		d.fail(n, at, "member \"class\" is missing")
 	case isHTTP && (t.Method == "" || t.Path == ""):
 		d.fail(n, at, "a tool of an http resource needs method and path")
 	case !isHTTP && (t.Method != "" || t.Path != ""):
 		d.fail(n, at, "only tools of http resources have method and path")
-	case !isHTTP && (len(t.Consumes) > 0 || len(t.Headers) > 0 || t.Stream || t.WebSocket || t.Schema != ""):
-		d.fail(n, at, "only tools of http resources have consumes, headers, stream, websocket and schema")
+	case !isHTTP && (len(t.Consumes) > 0 || len(t.Headers) > 0 || t.Stream || t.WebSocket || t.Colons || t.Schema != ""):
+		d.fail(n, at, "only tools of http resources have consumes, headers, stream, websocket, colons and schema")
 	case r.Type == counterfoil.ResourceMCP && (t.Name == counterfoil.ToolResources || t.Name == counterfoil.ToolPrompts):
 		d.fail(n, at, "the name %q is reserved: it stands for the server's %s, which the member %q gives a class", t.Name, t.Name, t.Name)
 	}
@@ -236,7 +239,7 @@ func (d *doc) toolWhole(r *counterfoil.Resource, i int, n *yaml.Node) {
 		switch {
 		case other.Name == t.Name:
 			d.fail(n, at, "tool %q is there twice; the first is tools[%d]", t.Name, j)
-		case isHTTP && t.Path != "" && other.Method == t.Method && ambiguous(other.Path, t.Path):
+		case isHTTP && t.Path != "" && other.Method == t.Method && clash(&other, t):
 			d.fail(n, at, "tool %q and tool %q match the same requests equally well (%s %s and %s)", t.Name, other.Name, t.Method, t.Path, other.Path)
 		}
 	}
@@ -259,6 +262,9 @@ func (d *doc) httpTool(r *counterfoil.Resource, t *counterfoil.Tool, n *yaml.Nod
 		d.fail(n, at, "a %s has no body to stream; what is answered is streamed without this", t.Method)
 	case bodyless && reads != "":
 		d.fail(n, at, "a %s has no body, so fields.%s is of nothing", t.Method, reads)
+	case t.Stream && slices.ContainsFunc(t.Consumes, isForm):
+		d.fail(n, at, "a form can change the method in the eyes of common frameworks, so it is read and never streamed; leave %s out of consumes, or stream out",
+			t.Consumes[slices.IndexFunc(t.Consumes, isForm)])
 	case t.Stream && reads != "":
 		d.fail(n, at, "nobody reads a body that is passed on as it comes, so fields.%s is of nothing", reads)
 	case t.WebSocket && t.Method != "GET" && t.Method != "":
@@ -280,18 +286,29 @@ var argumentParts = []string{"path", "query", "body"}
 // of the resource was read.
 func (d *doc) tool(n *yaml.Node, at string) counterfoil.Tool {
 	var t counterfoil.Tool
+	var path *yaml.Node
 	d.object(n, at, members{
 		"name":      d.text(&t.Name, counterfoil.CheckToolName),
 		"class":     d.text(&t.Class, counterfoil.CheckName),
 		"method":    d.enum(&t.Method, methods...),
-		"path":      d.text(&t.Path, checkPath),
+		"path":      func(n *yaml.Node, at string) { path = n; d.text(&t.Path)(n, at) },
 		"consumes":  d.words(&t.Consumes, checkMediaType),
 		"headers":   d.headers(&t.Headers),
 		"stream":    d.flag(&t.Stream),
 		"websocket": d.flag(&t.WebSocket),
+		"colons":    d.flag(&t.Colons),
 		"schema":    d.schema(&t.Schema),
 		"fields":    func(n *yaml.Node, at string) { t.Fields = d.fields(n, at) },
-	}, "name", "class")
+	}, "name")
+	if t.Path != "" {
+		check := checkPath
+		if t.Class == "" {
+			check = checkUnlisted
+		}
+		if err := check(t.Path); err != nil {
+			d.fail(path, join(at, "path"), "%v", err)
+		}
+	}
 	return t
 }
 
@@ -352,6 +369,11 @@ func checkMediaType(s string) error {
 		return fmt.Errorf("%q is JSON, which is taken without being named", s)
 	}
 	return nil
+}
+
+// isForm reports whether common frameworks read fields in a body of that type.
+func isForm(media string) bool {
+	return media == "application/x-www-form-urlencoded" || strings.HasPrefix(media, "multipart/")
 }
 
 func isJSON(media string) bool {

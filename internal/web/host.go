@@ -30,15 +30,11 @@ func Behind(trusted []netip.Prefix) func(*http.Request) bool {
 }
 
 // ownHost returns the gate of a listener that answers to its own name alone: a
-// page whose name was rebound to our address speaks to us under that name. Nor
-// does it change the protocol of a connection. proxied says which requests may
-// bear another Host.
+// page whose name was rebound to our address speaks to us under that name.
+// proxied says which requests may bear another Host.
 func ownHost(own string, proxied func(*http.Request) bool) handler {
 	h := parseHost(own)
 	return func(_ http.ResponseWriter, r *http.Request) error {
-		if err := noUpgrade(r); err != nil {
-			return err
-		}
 		if proxied(r) || h.isOf(r) || isOfThisMachine(r) {
 			return nil
 		}
@@ -62,6 +58,8 @@ func ownPages(own string, proxied, health func(*http.Request) bool) handler {
 	}
 }
 
+// noUpgrade refuses to change the protocol of a connection. What is the gateway's it
+// judges itself: a tool may be a WebSocket.
 func noUpgrade(r *http.Request) error {
 	if len(r.Header.Values("Upgrade")) > 0 {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the protocol of a connection is not changed here")

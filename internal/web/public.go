@@ -70,12 +70,12 @@ func newPublic(cfg Config, base string, a *answers) http.Handler {
 }
 
 // gate refuses a request whose target is another server's (RFC 9112, Section
-// 3.2.2): we are nobody's proxy.
+// 3.2.2): we are nobody's proxy. Nor does it change the protocol of a connection.
 func (p *public) gate(_ http.ResponseWriter, r *http.Request) error {
 	if r.URL.IsAbs() && (r.URL.User != nil || !strings.HasPrefix(r.URL.Scheme, "http") || !strings.EqualFold(r.URL.Host, p.host)) {
 		return counterfoil.Refuse(counterfoil.RequestMalformed, "the request is for another server")
 	}
-	return nil
+	return noUpgrade(r)
 }
 
 func (p *public) metadata(w http.ResponseWriter, _ *http.Request) error {

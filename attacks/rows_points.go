@@ -1,0 +1,57 @@
+package attacks
+
+var ladderRows = []Row{
+	{ID: "LD1", Sent: "a bound token as bearer in observe, prefer and require, with its proof, another's, an empty one or none, declared as a key or not, declared as an outside issuer's", Expected: "401 `bearer_refused`", Invariants: "I4",
+		Tests: shown("attacks.TestBoundTokensAreNeverBearer", "resource.TestBoundTokensAreNeverBearer", "internal/gateway.TestBoundTokenIsNoBearerInAnyMode")},
+	{ID: "LD2", Sent: "a key that the resource does not declare, or spells otherwise: another resource's, a byte more, its digest, padded, twice, beside a proof, in the query, in another header or scheme; a declared one where bound tokens are required", Expected: "401 `bearer_refused`, `proof_missing`, `token_malformed`; 400 `request_malformed`; more spaces and another case of the scheme pass", Invariants: "I4 I10",
+		Tests: shown("attacks.TestUndeclaredBearers", "resource.TestStaticKeysAreExact", "resource.TestBearerSchemeCase", "resource.TestBearerIsTakenWhereTheModeTakesIt", "resource.TestViewsKnowNoBearer")},
+	{ID: "LD3", Sent: "a bearer credential for a class above routine, or beyond its agent's grants", Expected: "401 `bearer_refused` in prefer; people are asked in observe; `tool_not_granted`, `class_forbidden`, `outside_environment`", Invariants: "I5 I6",
+		Tests: shown("attacks.TestBearersAboveRoutine", "internal/gateway.TestLadder", "internal/gateway.TestBearerHasItsAgentsGrantsAlone", "internal/gateway.TestListsShowTheRung")},
+	{ID: "LD4", Sent: "a declared credential from the moment on that `require_from` names, after restarts; a stream that is open then", Expected: "401 `bearer_refused`; cut", Invariants: "I4 I7",
+		Tests: shown("attacks.TestRequireFrom", "internal/gateway.TestRequireFromEnforcesItself", "internal/gateway.TestOpenStreamEndsWithTheMode")},
+	{ID: "LD5", Sent: "a token of an outside issuer: one kid of two issuers, alg none, HS256 by the public key, a key of its own, typ of another kind, other iss, sub or aud, two audiences, cnf, claims twice, past, without an end", Expected: "401 `bearer_refused`, `token_malformed`, `token_audience`, `token_expired`, and nobody is asked", Invariants: "I1 I4 I12",
+		Tests: shown("attacks.TestForgedBearers", "internal/attest.TestClaimsAreExact", "internal/attest.TestHeadersAndSignatures", "internal/attest.TestSameKidAtTwoIssuers", "internal/attest.TestTokensNameNoAddress", "internal/attest.TestUnknownKidsAreNoFlood", "internal/attest.TestRSAKeys")},
+	{ID: "LD6", Sent: "a credential of an agent that is suspended or gone, or that is not declared any more", Expected: "401 `agent_suspended`, `token_revoked`, `bearer_refused` from the next call on", Invariants: "I7",
+		Tests: shown("attacks.TestBearersThatEnd", "internal/gateway.TestRevokedBearer", "resource.TestRevokedBearerIsKnown")},
+	{ID: "LD7", Sent: "a declared credential at another resource, and at tasks, the feed and the decision point", Expected: "401", Invariants: "I4",
+		Tests: shown("attacks.TestBearersElsewhere")},
+}
+
+var pointRows = []Row{
+	{ID: "PX1", Sent: "a question by a peer that is no trusted proxy, with a good token and proof, and with every header by which a proxy says who and where", Expected: "403 `origin_forbidden`, no credential and nothing recorded as a decision", Invariants: "I4 I10",
+		Tests: shown("attacks.TestNobodyButAProxyAsks", "internal/authz.TestOnlyTrustedProxiesMayAsk", "internal/daemon.TestPeersOfProxies", "e2e.TestOnlyProxiesReachTheListener")},
+	{ID: "PX2", Sent: "reserved headers missing, twice, in other spellings; another host, method or URL in them than was proved or than the proxy holds", Expected: "403 `request_malformed`, 401 `proof_target`; what does not count is not read", Invariants: "I3 I4",
+		Tests: shown("attacks.TestQuestionsOfProxies", "internal/authz.TestForwardAuthRefusesWhatCanBeReadTwoWays", "internal/authz.TestForwardAuthAsksAboutTheRequestThatIsHeld", "internal/authz.TestExtAuthzAsksAboutTheRequest",
+			"internal/authz.TestGRPCAsksAboutTheRequest", "internal/authz.TestGRPCTakesHeadersThatAreSentRaw", "internal/authz.TestGRPCRefusesWithoutAsking", "internal/authz.TestWhereARequestComesFrom", "internal/authz.TestGRPCSaysWhereARequestComesFrom", "internal/authz.TestNginxAsDocumented")},
+	{ID: "PX3", Sent: "paths that a proxy and a server read as two, and those of neighbours", Expected: "403 or 400 `request_malformed`, 404 `tool_unknown`", Invariants: "I3",
+		Tests: shown("attacks.TestQuestionsOfProxies", "internal/authz.TestForwardAuthRefusesWhatCanBeReadTwoWays", "internal/gateway.TestAskedByAProxy", "e2e.TestNginxInFrontOfAnAPI")},
+	{ID: "PX4", Sent: "a tool that needs people or whose rules read the body, where the body is not known: none, the beginning, text with something replaced, bytes that nobody vouches for", Expected: "403 `policy_forbids`; with the whole body people are asked, once for it", Invariants: "I3 I6",
+		Tests: shown("attacks.TestQuestionsOfProxies", "internal/authz.TestGRPCKnowsABodyThatIsWhole", "internal/gateway.TestAskedByAProxy", "e2e.TestNginxInFrontOfAnAPI", "e2e.TestEnvoyAsksOverGRPC")},
+	{ID: "PX5", Sent: "a bound token as bearer, with a thief's key, with a proof for the proxy, with a proof of before, by another protocol or after a restart", Expected: "401 `bearer_refused`, `proof_key_mismatch`, `proof_target`, `proof_replayed`", Invariants: "I2 I4",
+		Tests: shown("attacks.TestQuestionsOfProxies", "e2e.TestNginxInFrontOfAnAPI")},
+	{ID: "PX6", Sent: "verdicts that a proxy takes for a yes or lets through: 202, other 2xx, 5xx, gRPC without a status, a judge that panics", Expected: "403 or another no; a yes is a yes alone", Invariants: "I9",
+		Tests: shown("internal/authz.TestNothingButAYesIsTakenForOne", "internal/authz.TestAJudgeThatPanicsHasRefused", "internal/authz.TestNginxAsDocumented")},
+	{ID: "PX7", Sent: "an agent's token, proof, cookies and headers of servers behind the proxy, in a call that goes on", Expected: "removed; the upstream's own credential replaces them", Invariants: "I10",
+		Tests: shown("internal/authz.TestAYesSaysWhatGoesUpstream", "internal/authz.TestNginxAsDocumented", "e2e.TestEnvoyAsksOverGRPC")},
+}
+
+var authzenRows = []Row{
+	{ID: "AZ1", Sent: "an evaluation or a request without a token, or with a resource's bearer credential", Expected: "401 with a challenge", Invariants: "I4",
+		Tests: shown("internal/counterfoiltest.TestNobodyAsksWithoutAToken", "attacks.TestBearersElsewhere")},
+	{ID: "AZ2", Sent: "an evaluation by a point that the resource or vocabulary does not list, or that is revoked; one about what is not there", Expected: "`decision: false`, the same for both", Invariants: "I13 I14",
+		Tests: shown("internal/counterfoiltest.TestAPointAsksAboutAgents", "internal/counterfoiltest.TestNobodyAsksWithoutAToken", "internal/gateway.TestEvaluate", "internal/gateway.TestInquireOfARevokedPoint", "internal/policy.TestInquire", "internal/policy.TestTwoVocabulariesOfOneServer")},
+	{ID: "AZ3", Sent: "an asserted agent: above routine, without the grant, suspended, in another's task, beyond its limits, from an address outside its grant", Expected: "`decision: false` with the refusal's code; above routine people are asked first", Invariants: "I5 I6 I7",
+		Tests: shown("internal/counterfoiltest.TestAPointAsksAboutAgents", "internal/counterfoiltest.TestSuspendingAnAgentVoidsWhatAPointAsked", "internal/gateway.TestEvaluate", "internal/gateway.TestAStatementCountsAgainstTheAgentsLimits", "internal/gateway.TestAStatementInATask", "internal/gateway.TestEvaluateHoldsAToolToItsPin")},
+	{ID: "AZ4", Sent: "an approval of another point, agent or payload, a second time, by many at once; another point's task", Expected: "one `decision: true`, else `approval_mismatch`, `approval_spent`; 404", Invariants: "I2 I6",
+		Tests: shown("internal/counterfoiltest.TestPeopleAllowWhatAPointAsks", "internal/gateway.TestAnAllowedStatementIsOnce")},
+	{ID: "AZ5", Sent: "a request for access with a denial that is changed, made up, another point's, or past; its key for another denial; a task that has ended, cancelled", Expected: "400 `invalid_denial_binding`, 409 `duplicate_request`, `invalid_task_state`", Invariants: "I2 I4",
+		Tests: shown("internal/counterfoiltest.TestPeopleAllowWhatAPointAsks", "internal/counterfoiltest.TestAPointCancels")},
+	{ID: "AZ6", Sent: "properties without an image in Cedar, of another type, text of Cedar in types and ids, a forbid that errs, two sets of properties of one entity", Expected: "`decision: false`", Invariants: "I3 I9",
+		Tests: shown("internal/policy.TestInquire", "internal/policy.TestInquireAboutOneself", "internal/policy.TestReadsThroughAChoice")},
+	{ID: "AZ7", Sent: "a vocabulary above routine, one that permits everything, or that can only err", Expected: "refused when it is applied, and when it is asked", Invariants: "I6 I9",
+		Tests: shown("internal/policy.TestVocabularyIsRoutine", "internal/policy.TestVocabularyProblems")},
+	{ID: "AZ8", Sent: "evaluations that are malformed, twice named, of two minds about arguments, too many, with unknown semantics", Expected: "400, 413", Invariants: "I3 I11",
+		Tests: shown("internal/counterfoiltest.TestAPointAsksAboutAgents", "internal/counterfoiltest.TestAuthZENBatchesStop")},
+	{ID: "AZ9", Sent: "an evaluation while nothing can be recorded", Expected: "no decision", Invariants: "I8",
+		Tests: shown("internal/gateway.TestEvaluateNeedsTheLedger")},
+}
