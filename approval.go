@@ -99,6 +99,8 @@ type Approval struct {
 	Openers   []string `json:"openers,omitzero"`   // owners of the agents that opened the task and those above it
 	Owner     string   `json:"owner,omitzero"`     // of the agent
 	Caller    Caller   `json:"caller,omitzero"`
+	For       string   `json:"for,omitzero"`       // see GuardedCall.For
+	ForEpoch  int64    `json:"for_epoch,omitzero"` // of that agent: whatever it loses ends the approval
 	RequestID string   `json:"request_id"`
 
 	// Source is where the request came from; the zero Addr is unknown. A held call
@@ -198,6 +200,11 @@ type GuardedCall struct {
 	Key        string            // the caller's Idempotency-Key; empty when none
 	Held       bool              // the gateway is to make the call itself
 	Words      string            // the agent's own; shown last, and marked as such
+
+	// For is the agent that makes the call, where Caller is an enforcement point that
+	// says so, and nothing else does. Empty where the caller makes it. A call that is
+	// named so and names an approval asks nobody.
+	For string
 
 	// Amounts are for the limits of the caller's task: see CallUse. Nil where none of
 	// them sums a field of the class.

@@ -12,7 +12,7 @@ func TestTextIsText(t *testing.T) {
 	const evil = `"><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}`
 	a := Approval{
 		ID: "apr_x", State: "pending", Sentence: Plain(evil), Words: Plain(evil), Does: Plain(evil), Reason: Plain(evil), Target: Plain(evil),
-		Agent: evil, Owner: evil, OnBehalf: evil, Task: evil, Tool: evil, Audience: evil, Upstream: evil, Digest: evil, CallDigest: evil, Environment: evil,
+		Agent: evil, Owner: evil, OnBehalf: evil, Asserted: evil, Task: evil, Tool: evil, Audience: evil, Upstream: evil, Digest: evil, CallDigest: evil, Environment: evil,
 		Payload:    []Row{{Name: Plain(evil), Type: "text", Value: Plain(evil), Digest: evil, Field: evil}},
 		Hidden:     []Hidden{{Place: Plain(evil), Members: 1}},
 		Fields:     []Field{{Name: evil, Value: Plain(evil)}, {Name: evil, Value: Plain(strings.Repeat(evil, 20))}},

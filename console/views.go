@@ -112,6 +112,7 @@ type Approval struct {
 	Agent    string
 	Owner    string
 	OnBehalf string
+	Asserted string // what of this is somebody's word, in a sentence
 	Task     string
 	TaskFor  Text   // what the task is for, in the agent's words
 	OpenedBy string // the agent that opened the task, where it is another

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -36,6 +37,8 @@ func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
 		return nil, counterfoil.Refuse(counterfoil.ClassForbidden, "the class of %s never runs", c.Tool)
 	case cl.agent == nil:
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the agent is not declared any more")
+	case c.For != "" && (reg.Agents[c.For] == nil || c.Caller.Task != ""):
+		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the agent that the call is for is not declared any more, or it is said to be in a task")
 	case classOf(reg.Registry, c.Tool) != c.Class:
 		// What decided on the call has not heard yet of what is declared.
 		return nil, counterfoil.Refuse(counterfoil.ToolChanged, "the class of %s changed while it was called: call again", c.Tool)
@@ -46,15 +49,6 @@ func (e *Engine) newClaim(c counterfoil.GuardedCall) (*claim, error) {
 		return nil, counterfoil.Refuse(counterfoil.TokenRevoked, "the resource %s is suspended", c.Tool.Resource)
 	}
 	return cl, cl.inTask(e.store)
-}
-
-// payer is the agent whose limits the call counts against: the one that it is made for,
-// where another agent asks for it.
-func (cl *claim) payer() string {
-	if cl.reg.Agents[cl.Caller.Subject] != nil {
-		return cl.Caller.Subject
-	}
-	return cl.Caller.Agent
 }
 
 // classOf is the class of a tool that is declared; empty for any other.
@@ -229,7 +223,7 @@ func (cl *claim) choose(equal []counterfoil.Approval) (a counterfoil.Approval, e
 // closedRefusal answers a call whose approval came to an end. A call that does not
 // name it meets here only what still stands for it: that it ran, or a no.
 func (e *Engine) closedRefusal(ctx context.Context, cl *claim, a *counterfoil.Approval, state counterfoil.ApprovalState) error {
-	if state == counterfoil.StateSuperseded && !cl.Held {
+	if state == counterfoil.StateSuperseded && !cl.Held && cl.For == "" {
 		return e.askAnew(ctx, cl)
 	}
 	return e.refuse(a, codeOf(state), "%s", sentenceOf(a, state))
@@ -337,26 +331,6 @@ func (e *Engine) ask(ctx context.Context, cl *claim, earlier string) error {
 	return e.refuse(&kept, counterfoil.ApprovalRequired, "%s: %s", kept.ID, wantedOf(&kept))
 }
 
-// fits refuses what its class's limits have no room for as things are: nobody is asked
-// for what could not run. What counts in the end is what is left when it is spent.
-func (e *Engine) fits(ctx context.Context, cl *claim) error {
-	wanted, err := takings(cl.class, cl.payer(), cl.Fields)
-	if err != nil {
-		return err
-	}
-	for _, t := range wanted {
-		used, err := e.store.Taken(ctx, t)
-		if err != nil {
-			return err
-		}
-		if used > t.Max-t.Amount {
-			return counterfoil.Refuse(counterfoil.LimitExceeded, "class %s allows %s of %s in %s, and %s are used; wait for the window to pass, or ask for less",
-				t.Class, decimal(t.Max), t.Field, t.Window, decimal(used))
-		}
-	}
-	return nil
-}
-
 // wantedOf says to the agent how many have to say yes, and not who may.
 func wantedOf(a *counterfoil.Approval) string {
 	if a.Rule.Required == 1 {
@@ -373,11 +347,14 @@ func (e *Engine) newApproval(cl *claim, earlier string) (counterfoil.Approval, *
 	}
 	a := counterfoil.Approval{
 		ID: counterfoil.NewID("apr_"), State: counterfoil.StatePending, Kind: counterfoil.ApprovalOfCall,
-		Owner: cl.agent.Owner, Openers: cl.openers, Caller: cl.Caller, RequestID: cl.RequestID, Source: cl.Source,
+		Owner: cl.agent.Owner, Openers: cl.openers, Caller: cl.Caller, For: cl.For, RequestID: cl.RequestID, Source: cl.Source,
 		Tool: cl.Tool, ToolDigest: cl.ToolDigest, Class: cl.class.Name, Rule: counterfoil.RuleOf(cl.class),
 		Fields: cl.Fields, Key: cl.Key, Held: cl.Held,
 		CallDigest: cl.digest, Call: cl.Call, Earlier: earlier,
 		Created: cl.now, Expires: earliest(cl.now.Add(window), cl.tasks),
+	}
+	if cl.For != "" {
+		a.ForEpoch = e.store.AgentState(cl.For).Epoch
 	}
 	entry, err := e.complete(&a, cl.class, cl.render(earlier))
 	return a, entry, err
@@ -403,6 +380,9 @@ func (e *Engine) complete(a *counterfoil.Approval, class *counterfoil.Class, r R
 	}
 	if len(a.Openers) > 0 {
 		entry.Detail["openers"] = a.Openers // whose signature does not count; offline, nothing else says so
+	}
+	if a.For != "" {
+		entry.Detail["for"] = a.For
 	}
 	return entry, nil
 }
@@ -450,8 +430,8 @@ func (cl *claim) changed(a *counterfoil.Approval) string {
 		return "class"
 	case a.ToolDigest != cl.ToolDigest || a.Tool != cl.Tool:
 		return "tool"
-	case a.Owner != cl.agent.Owner:
-		return "owner"
+	case a.Owner != cl.agent.Owner, cl.For != "" && !slices.Equal(a.Openers, cl.openers):
+		return "owner" // of the one who asks, or of the agent that it asks for
 	case cl.elsewhere(a):
 		return "upstream"
 	}
@@ -473,9 +453,9 @@ func (e *Engine) supersede(ctx context.Context, cl *claim, a *counterfoil.Approv
 	if err := e.close(ctx, a, counterfoil.StateSuperseded, "", "the "+what+" changed"); err != nil {
 		return err
 	}
-	if cl.Held && cl.Named != "" {
+	if (cl.Held || cl.For != "") && cl.Named != "" {
 		// The gateway makes a call that it held: nobody repeated it, so nobody would
-		// learn of a new approval.
+		// learn of a new approval. And a question of an enforcement point asks nobody.
 		return e.refuse(a, counterfoil.ApprovalSuperseded, "approval %s is superseded: the %s changed", a.ID, what)
 	}
 	return e.askAnew(ctx, cl)
@@ -509,11 +489,11 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 	if err != nil {
 		return counterfoil.Spending{}, err
 	}
-	if payer := cl.payer(); payer != cl.Caller.Agent && why == "" {
+	if cl.For != "" && why == "" {
 		// Who asks was verified; that the agent lost nothing since is looked up here.
-		state := e.store.AgentState(payer)
-		if state.Status != counterfoil.Active || state.Epoch > a.Created.UnixMilli() {
-			why = fmt.Sprintf("agent %s was revoked since", payer)
+		state := e.store.AgentState(cl.For)
+		if state.Status != counterfoil.Active || state.Epoch != a.ForEpoch || cl.For != a.For {
+			why = fmt.Sprintf("agent %s was revoked since", cl.For)
 		}
 	}
 	if why != "" {
@@ -523,7 +503,7 @@ func (e *Engine) admit(ctx context.Context, cl *claim, a *counterfoil.Approval) 
 		}
 		return counterfoil.Spending{}, e.refuse(a, counterfoil.ApprovalRevoked, "approval %s does not hold any more", a.ID)
 	}
-	takes, err := takings(cl.class, cl.payer(), cl.Fields)
+	takes, err := takings(cl.class, payer(&cl.Caller, cl.For), cl.Fields)
 	if err != nil {
 		return counterfoil.Spending{}, err
 	}

@@ -14,7 +14,7 @@ func (cl *claim) inTask(standing Standing) error {
 	if cl.tasks, err = liveTasks(standing, cl.Caller.Task, cl.Caller.Agent, cl.now); err != nil {
 		return err
 	}
-	if other := cl.reg.Agents[cl.payer()]; other != nil && other.Owner != cl.agent.Owner {
+	if other := cl.reg.Agents[cl.For]; other != nil && other.Owner != cl.agent.Owner {
 		cl.openers = append(cl.openers, other.Owner)
 	}
 	for i := range cl.tasks {

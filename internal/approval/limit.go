@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -89,4 +90,33 @@ func digits(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// payer is the agent whose limits a call counts against: the one that makes it, where an
+// enforcement point asks about it.
+func payer(caller *counterfoil.Caller, by string) string {
+	if by != "" {
+		return by
+	}
+	return caller.Agent
+}
+
+// fits refuses what its class's limits have no room for as things are: nobody is asked
+// for what could not run. What counts in the end is what is left when it is spent.
+func (e *Engine) fits(ctx context.Context, cl *claim) error {
+	wanted, err := takings(cl.class, payer(&cl.Caller, cl.For), cl.Fields)
+	if err != nil {
+		return err
+	}
+	for _, t := range wanted {
+		used, err := e.store.Taken(ctx, t)
+		if err != nil {
+			return err
+		}
+		if used > t.Max-t.Amount {
+			return counterfoil.Refuse(counterfoil.LimitExceeded, "class %s allows %s of %s in %s, and %s are used; wait for the window to pass, or ask for less",
+				t.Class, decimal(t.Max), t.Field, t.Window, decimal(used))
+		}
+	}
+	return nil
 }

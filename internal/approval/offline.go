@@ -357,6 +357,7 @@ func (o *Offline) requested(e *ledger.Entry) error {
 		Statement      jsontext.Value           `json:"statement"`
 		Credential     string                   `json:"credential"`
 		Openers        []string                 `json:"openers"`
+		For            string                   `json:"for"`
 	}
 	if err := details(e, &d); err != nil {
 		return err
@@ -382,7 +383,7 @@ func (o *Offline) requested(e *ledger.Entry) error {
 	}
 	a.over = len(d.Rule.Groups) == 0 // nobody can decide it
 	// The agent itself is no person; see excluded.
-	mayOwn := d.Rule.OwnerMayApprove && t == counterfoil.Guarded
+	mayOwn := ownerMay(&d.Rule, d.For)
 	for _, name := range slices.Concat(e.Actors, d.Openers, []string{e.OnBehalfOf}) {
 		if name != "" && name != e.Agent && (!mayOwn || name != e.Owner) {
 			a.excluded = append(a.excluded, name)

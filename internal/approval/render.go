@@ -23,6 +23,7 @@ type Rendering struct {
 	Agent       string                   `json:"agent,omitzero"`
 	Owner       string                   `json:"owner,omitzero"`
 	OnBehalfOf  string                   `json:"on_behalf_of,omitzero"`
+	Asserted    string                   `json:"asserted,omitzero"` // what of this is somebody's word and not proved
 	Actors      []string                 `json:"actors,omitzero"`
 	Task        string                   `json:"task,omitzero"`
 	TaskPurpose string                   `json:"task_purpose,omitzero"` // in the words of the agent that opened it
@@ -61,6 +62,9 @@ func (cl *claim) render(earlier string) Rendering {
 	if c.Caller.Subject != c.Caller.Agent {
 		r.OnBehalfOf = c.Caller.Subject
 	}
+	if by := cl.reg.Agents[c.For]; c.For != "" && by != nil {
+		r.Asserted = fmt.Sprintf("That agent %s, which %s owns, makes this call is the word of the enforcement point %s, and is not proved.", c.For, by.Owner, c.Caller.Agent)
+	}
 	if len(cl.tasks) > 0 {
 		t := &cl.tasks[0]
 		r.TaskPurpose, r.Openers = cut(t.Purpose, maxShown), cl.openers
@@ -96,7 +100,7 @@ func (r *Rendering) absences() {
 		name   string
 		absent bool
 	}{
-		{"template", r.Template == ""}, {"agent", r.Agent == ""}, {"owner", r.Owner == ""}, {"on_behalf_of", r.OnBehalfOf == ""},
+		{"template", r.Template == ""}, {"agent", r.Agent == ""}, {"owner", r.Owner == ""}, {"on_behalf_of", r.OnBehalfOf == ""}, {"asserted", r.Asserted == ""},
 		{"actors", len(r.Actors) == 0}, {"task", r.Task == ""}, {"task_purpose", r.TaskPurpose == ""}, {"task_opener", r.TaskOpener == ""}, {"openers", len(r.Openers) == 0}, {"purpose", r.Purpose == ""}, {"requester", r.Requester == ""},
 		{"environment", r.Environment == ""}, {"upstream", r.Upstream == ""}, {"irrevocable", r.Irrevocable == ""}, {"words", r.Words == ""}, {"earlier", r.Earlier == ""},
 	} {

@@ -132,12 +132,13 @@ func excluded(reg crowd, a *counterfoil.Approval, p *counterfoil.Person) error {
 		}
 		return nil
 	}
-	// The rule has this for guarded classes alone; see counterfoil.RuleOf.
-	mayOwn := a.Rule.OwnerMayApprove && a.Rule.Tier == counterfoil.Guarded
+	mayOwn := ownerMay(&a.Rule, a.For)
 	if !mayOwn {
 		owners := []string{a.Owner}
-		if agent := reg.Agents[a.Caller.Agent]; agent != nil {
-			owners = append(owners, agent.Owner)
+		for _, name := range []string{a.Caller.Agent, a.For} {
+			if agent := reg.Agents[name]; agent != nil {
+				owners = append(owners, agent.Owner)
+			}
 		}
 		for _, owner := range owners {
 			if sameHuman(reg.Registry, p, owner) {
@@ -157,6 +158,14 @@ func excluded(reg crowd, a *counterfoil.Approval, p *counterfoil.Person) error {
 		}
 	}
 	return nil
+}
+
+// ownerMay reports whether the owner of the agent that asks may say yes. The rule has
+// this for guarded classes alone; see counterfoil.RuleOf. Where an enforcement point asks
+// for an agent, neither's owner may: what that agent wants is nobody's but the point's
+// word.
+func ownerMay(rule *counterfoil.ApprovalRule, by string) bool {
+	return rule.OwnerMayApprove && rule.Tier == counterfoil.Guarded && by == ""
 }
 
 // owns reports whether a person owns the agent that asks.

@@ -211,7 +211,7 @@ func (e *Engine) limits(ctx context.Context, class *counterfoil.Class, a *counte
 	}
 	var out []LimitView
 	for _, l := range class.Limits {
-		used, err := e.store.Taken(ctx, counterfoil.Taking{Class: class.Name, Field: l.Sum, Agent: a.Caller.Agent, Window: time.Duration(l.Window)})
+		used, err := e.store.Taken(ctx, counterfoil.Taking{Class: class.Name, Field: l.Sum, Agent: payer(&a.Caller, a.For), Window: time.Duration(l.Window)})
 		if err != nil {
 			return nil, err
 		}

@@ -107,7 +107,7 @@ func (e *Engine) grounded(d *act) (err error) {
 	if status, _ := e.store.ResourceStatus(a.Tool.Resource); status != counterfoil.Active {
 		return lost("a resource that is suspended")
 	}
-	if e.store.AgentState(a.Caller.Agent).Status != counterfoil.Active {
+	if e.store.AgentState(a.Caller.Agent).Status != counterfoil.Active || a.For != "" && e.store.AgentState(a.For).Status != counterfoil.Active {
 		return lost("an agent that is suspended")
 	}
 	if d.tasks, err = liveTasks(e.store, a.Caller.Task, a.Caller.Agent, d.now); err != nil {

@@ -47,6 +47,23 @@ func TestPolicyBombs(t *testing.T) {
 			if len(problems) == 0 || !strings.Contains(problems[0].Text, tt.because) {
 				t.Errorf("the bomb: %.300v", problems)
 			}
+			// In words of a Vocabulary as well, where what is asked is an enforcement point's.
+			vocabulary := func(when string) []policy.Problem {
+				reg := counterfoil.NewRegistry()
+				reg.Classes["read"] = &counterfoil.Class{Name: "read", Tier: counterfoil.Routine}
+				reg.Vocabularies["bomb"] = &counterfoil.Vocabulary{
+					Name: "bomb", Servers: []string{"edge"}, Class: "read",
+					Cedar: "permit (principal is user, action, resource is record) when { " + when + " };",
+				}
+				_, problems := policy.Load(reg)
+				return problems
+			}
+			if problems := vocabulary(tt.honest); len(problems) > 0 {
+				t.Errorf("the honest one, of a vocabulary: %v", problems)
+			}
+			if problems = vocabulary(tt.bomb); len(problems) == 0 || !strings.Contains(problems[0].Text, tt.because) {
+				t.Errorf("the bomb, of a vocabulary: %.300v", problems)
+			}
 		})
 	}
 }

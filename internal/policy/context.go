@@ -68,7 +68,6 @@ func (c *call) buildContext(d *Decision) bool {
 	return true
 }
 
-// A contextMap is a context in the making.
 // withoutBody refuses the call when a rule names the body of the request, or a field
 // that is read out of it, and the body is none that can be judged.
 func (c *call) withoutBody(d *Decision) bool {
@@ -91,6 +90,7 @@ func (c *call) withoutBody(d *Decision) bool {
 // bodyMember is the arguments' member that is the body of a request over HTTP.
 const bodyMember = "body"
 
+// A contextMap is a context in the making.
 type contextMap struct{ m cedar.RecordMap }
 
 func (m *contextMap) set(name cedar.String, v cedar.Value) {

@@ -214,24 +214,35 @@ func rephrase(err error, above, lines int) *textError {
 // ever err.
 func newRule(name string, p *cedar.Policy) (*rule, *textError) {
 	r := &rule{name: name, policy: p}
-	tree := (*ast.Policy)(p.AST())
+	if terr := r.readConditions((*ast.Policy)(p.AST()), (*reads).add); terr != nil {
+		return nil, terr
+	}
+	return r, nil
+}
+
+// readConditions adds what each condition names, as read finds it, and refuses those that
+// could only err, and those that whoever is asked about could make slow.
+func (r *rule) readConditions(tree *ast.Policy, read func(*reads, ast.IsNode) error) *textError {
 	for _, c := range tree.Conditions {
-		if err := r.reads.add(c.Body); err != nil {
-			return nil, textErrorf(0, "%v", err)
-		}
-		if err := checkCalls(c.Body); err != nil {
-			return nil, textErrorf(0, "%v", err)
-		}
-		if err := checkPatterns(c.Body); err != nil {
-			return nil, textErrorf(0, "%v", err)
-		}
-		if v, ok := c.Body.(ast.NodeValue); ok {
-			if _, ok := v.Value.(cedar.Boolean); !ok {
-				return nil, textErrorf(0, "%s is a value, not a condition", v.Value.MarshalCedar())
+		for _, check := range []func(ast.IsNode) error{
+			func(body ast.IsNode) error { return read(&r.reads, body) }, checkCalls, checkPatterns, checkCondition,
+		} {
+			if err := check(c.Body); err != nil {
+				return textErrorf(0, "%v", err)
 			}
 		}
 	}
-	return r, nil
+	return nil
+}
+
+// checkCondition refuses a value that is no condition.
+func checkCondition(body ast.IsNode) error {
+	if v, ok := body.(ast.NodeValue); ok {
+		if _, ok := v.Value.(cedar.Boolean); !ok {
+			return fmt.Errorf("%s is a value, not a condition", v.Value.MarshalCedar())
+		}
+	}
+	return nil
 }
 
 // checkCalls refuses calls of functions whose arguments are constants and wrong:

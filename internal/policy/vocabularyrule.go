@@ -92,18 +92,8 @@ func newWordRule(name string, p *cedar.Policy) (*wordRule, *textError) {
 	case p.Effect() == cedar.Permit && (r.principal.kind == "" || r.resource.kind == ""):
 		return nil, textErrorf(0, "a permit says what it is about: permit (principal is TYPE, …, resource is TYPE), or == one of them")
 	}
-	for _, c := range tree.Conditions {
-		if err := readWords(&r.reads, c.Body); err != nil {
-			return nil, textErrorf(0, "%v", err)
-		}
-		if err := checkCalls(c.Body); err != nil {
-			return nil, textErrorf(0, "%v", err)
-		}
-		if v, ok := c.Body.(ast.NodeValue); ok {
-			if _, ok := v.Value.(cedar.Boolean); !ok {
-				return nil, textErrorf(0, "%s is a value, not a condition", v.Value.MarshalCedar())
-			}
-		}
+	if terr := r.readConditions(tree, readWords); terr != nil {
+		return nil, terr
 	}
 	return r, nil
 }

@@ -19,6 +19,8 @@ type approvalBody struct {
 	Openers    []string                 `json:"openers,omitzero"`
 	Owner      string                   `json:"owner,omitzero"`
 	Caller     counterfoil.Caller       `json:"caller,omitzero"`
+	For        string                   `json:"for,omitzero"`
+	ForEpoch   int64                    `json:"for_epoch,omitzero"`
 	RequestID  string                   `json:"request_id"`
 	Source     netip.Addr               `json:"source,omitzero"`
 	Tool       counterfoil.ToolID       `json:"tool"`
@@ -60,7 +62,7 @@ func approvalOf(v []driver.Value) (counterfoil.Approval, error) {
 	}
 	a := counterfoil.Approval{
 		ID: v[0].(string), State: counterfoil.ApprovalState(v[1].(string)), Kind: v[2].(string), Key: v[3].(string), Held: v[4].(int64) == 1,
-		Requester: b.Requester, Openers: b.Openers, Owner: b.Owner, Caller: b.Caller, RequestID: b.RequestID, Source: b.Source,
+		Requester: b.Requester, Openers: b.Openers, Owner: b.Owner, Caller: b.Caller, For: b.For, ForEpoch: b.ForEpoch, RequestID: b.RequestID, Source: b.Source,
 		Tool: b.Tool, ToolDigest: b.ToolDigest, Class: b.Class, Rule: b.Rule, Digest: b.Digest, Earlier: b.Earlier,
 		Created: fromMillis(v[5].(int64)), Expires: fromMillis(v[6].(int64)), UseUntil: fromMillis(v[7].(int64)), Closed: fromMillis(v[8].(int64)),
 		Decided: v[9].(int64), Reason: v[10].(string), CallDigest: v[12].(string),
@@ -108,7 +110,7 @@ func sizeOf(a *counterfoil.Approval) int {
 // putApproval keeps an approval that is pending.
 func putApproval(w writer, a *counterfoil.Approval) error {
 	body, err := json.Marshal(approvalBody{
-		Requester: a.Requester, Openers: a.Openers, Owner: a.Owner, Caller: a.Caller, RequestID: a.RequestID, Source: a.Source,
+		Requester: a.Requester, Openers: a.Openers, Owner: a.Owner, Caller: a.Caller, For: a.For, ForEpoch: a.ForEpoch, RequestID: a.RequestID, Source: a.Source,
 		Tool: a.Tool, ToolDigest: a.ToolDigest, Class: a.Class, Rule: a.Rule, Digest: a.Digest, Earlier: a.Earlier,
 	}, json.FormatNilSliceAsNull(true))
 	if err != nil {

@@ -164,6 +164,7 @@ func suiteRequest(t *testing.T, s *subject) {
 	s.task("task_1", "payroll", "ins_1")
 	full := s.approval("payroll", "full", func(a *counterfoil.Approval) {
 		a.Requester, a.Held, a.Earlier, a.ToolDigest, a.Source, a.Key, a.Openers = "uid:0", true, "apr_before", "d", netip.MustParseAddr("10.0.0.1"), "key", []string{"eve"}
+		a.For, a.ForEpoch = "other", 7
 		a.UseUntil, a.Closed, a.Signatures, a.Reason, a.Decided, a.Result = a.Created, a.Created, []counterfoil.Signature{{}}, "r", 9, []byte("r")
 	})
 	for i := range reflect.TypeFor[counterfoil.Approval]().NumField() {

@@ -165,11 +165,13 @@ func (p *public) evaluations(ctx context.Context, r *http.Request, c counterfoil
 		return 0, nil, counterfoil.Refuse(counterfoil.RateLimited, "more than %d evaluations of the agent a second", pointRate)
 	}
 	out := authzenDecisions{Evaluations: []authzenDecision{}}
+	room := maxContexts
 	for _, item := range b.items {
-		d, err := p.decideItem(ctx, c, item, b.defaults)
-		if err != nil {
-			return 0, nil, err
+		if err := ctx.Err(); err != nil {
+			return 0, nil, err // nobody hears the answers: nothing more is used up for them
 		}
+		d := p.decideItem(ctx, c, item, b.defaults)
+		room = d.fit(room)
 		out.Evaluations = append(out.Evaluations, d)
 		if b.semantic == denyOnFirstDeny && !d.Decision || b.semantic == permitOnFirstPermit && d.Decision {
 			break
@@ -178,22 +180,44 @@ func (p *public) evaluations(ctx context.Context, r *http.Request, c counterfoil
 	return http.StatusOK, out, nil
 }
 
-// decideItem answers one question of several. One that is malformed is a no.
-func (p *public) decideItem(ctx context.Context, c counterfoil.Caller, item, defaults authzenMembers) (authzenDecision, error) {
+// maxContexts bounds the request contexts of one answer, in bytes: each holds the
+// arguments again, and many questions may have theirs from one default.
+const maxContexts = 1 << 20
+
+// fit leaves the request context out where there is no room for it, says so, and returns
+// the room that is left.
+func (d *authzenDecision) fit(room int) int {
+	r := d.Context.Request
+	switch {
+	case r == nil:
+		return room
+	case len(r.Context) <= room:
+		return room - len(r.Context)
+	}
+	d.Context.Request = nil
+	d.Context.Detail += "; people may still be asked, and the answer has no room to say how: evaluate it by itself"
+	return room
+}
+
+// decideItem answers one question of several. One that is malformed is a no, and so is
+// one that could not be decided: the others have their answers, which may have used
+// something up.
+func (p *public) decideItem(ctx context.Context, c counterfoil.Caller, item, defaults authzenMembers) authzenDecision {
 	q, err := parseQuestion(item.over(defaults))
 	if err == nil {
 		var d authzenDecision
 		if d, err = p.decideAuthZEN(ctx, c, &q); err == nil {
-			return d, nil
+			return d
 		}
 	}
-	refusal, ok := counterfoil.AsRefusal(err)
-	if !ok {
-		return authzenDecision{}, err
+	d := authzenDecision{Context: authzenContext{EvaluatedAt: p.Now().UTC(), RequestID: RequestID(ctx), Reason: counterfoil.CodeOf(err)}}
+	if refusal, ok := counterfoil.AsRefusal(err); ok {
+		d.Context.Detail = refusal.Detail
+	} else {
+		d.Context.Detail = d.Context.Reason.Wire().Meaning
+		p.Logger.ErrorContext(ctx, "an evaluation of several could not be made", "request_id", RequestID(ctx), "agent", c.Agent, "err", err)
 	}
-	return authzenDecision{Context: authzenContext{
-		EvaluatedAt: p.Now().UTC(), RequestID: RequestID(ctx), Reason: refusal.Code, Detail: refusal.Detail,
-	}}, nil
+	return d
 }
 
 // decideAuthZEN has a question decided: of a call of an agent's as the gateway's own

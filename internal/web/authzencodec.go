@@ -87,6 +87,9 @@ func (m authzenMembers) object(name string) (authzenMembers, error) {
 	return of, nil
 }
 
+// maxWord bounds a type, a name or an id, in bytes: it goes into the record.
+const maxWord = 1 << 10
+
 // text returns a member that is text and not empty.
 func (m authzenMembers) text(of, name string) (string, error) {
 	v, ok := m[name]
@@ -96,6 +99,9 @@ func (m authzenMembers) text(of, name string) (string, error) {
 	var s string
 	if v.Kind() != '"' || ijson.Unmarshal(v, &s) != nil || s == "" {
 		return "", counterfoil.Refuse(counterfoil.PayloadMalformed, "the %s of %s is not text, or empty", name, of)
+	}
+	if len(s) > maxWord {
+		return "", counterfoil.Refuse(counterfoil.PayloadMalformed, "the %s of %s is longer than %d bytes", name, of, maxWord)
 	}
 	return s, nil
 }

@@ -127,6 +127,9 @@ func grant(registry *counterfoil.Registry, g *counterfoil.Grant) console.Grant {
 		r := registry.Resources[id.Resource]
 		if r != nil && id.Tool == counterfoil.EveryTool {
 			for _, t := range r.Tools {
+				if t.Class == "" {
+					continue // it is there to be told from the others
+				}
 				out.Tools = append(out.Tools, grantedTool(registry, counterfoil.ToolID{Resource: id.Resource, Tool: t.Name}, t))
 			}
 			continue

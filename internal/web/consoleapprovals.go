@@ -139,6 +139,7 @@ func (p *pages) approval(ctx context.Context, view *approval.View, s session) (c
 	}
 	if r := view.Rendering; r != nil {
 		a.Irrevocable, a.OnBehalf, a.Does = r.Irrevocable, r.OnBehalfOf, text(r.Purpose)
+		a.Asserted = r.Asserted
 		a.TaskFor, a.OpenedBy = text(r.TaskPurpose), r.TaskOpener
 		a.Resource, a.Environment = r.Resource, r.Environment
 	}

@@ -419,7 +419,12 @@ func (p *pages) resourcesPage(visit) (shown, error) {
 		if !ok {
 			return shown{}, fmt.Errorf("a list of resources holds a %T", noun)
 		}
-		row := console.ResourceRow{Name: r.Name, Type: r.Type, Environment: r.Environment, Place: r.Upstream, Tools: len(r.Tools)}
+		row := console.ResourceRow{Name: r.Name, Type: r.Type, Environment: r.Environment, Place: r.Upstream}
+		for _, t := range r.Tools {
+			if t.Class != "" {
+				row.Tools++
+			}
+		}
 		if r.Upstream == "" {
 			row.Place = r.PublicURL
 		}
