@@ -1,6 +1,9 @@
 package counterfoil
 
-import "time"
+import (
+	"net/url"
+	"time"
+)
 
 // Kinds of resource.
 const (
@@ -83,11 +86,11 @@ const (
 	ToolPrompts   = "prompts"
 )
 
-// Tool returns the classified tool of that name. The tools "resources" and
-// "prompts" exist where the manifest gives them a class.
+// Tool returns the tool of that name, if it has a class. The tools "resources" and
+// "prompts" exist where the manifest gives them one.
 func (r *Resource) Tool(name string) (Tool, bool) {
 	for i := range r.Tools {
-		if r.Tools[i].Name == name {
+		if r.Tools[i].Name == name && r.Tools[i].Class != "" {
 			return r.Tools[i], true
 		}
 	}
@@ -118,6 +121,33 @@ type UpstreamCredential struct {
 	TTL Duration `json:"ttl,omitzero"`
 }
 
+// Label says where the secret comes from, for records and whoever has to change it: "file
+// crm-token", "stored crm", "exec vault-crm", "url https://host", "oauth https://host". It
+// is no secret: of an address it has the origin alone, as the rest of it may hold one. A
+// credential of no place, or of two, is labelled by one of them.
+func (c *UpstreamCredential) Label() string {
+	switch {
+	case c.Exec != "":
+		return "exec " + c.Exec
+	case c.URL != "":
+		return "url " + origin(c.URL)
+	case c.OAuth != nil:
+		return "oauth " + origin(c.OAuth.TokenURL)
+	case c.Stored != "":
+		return "stored " + c.Stored
+	}
+	return "file " + c.File
+}
+
+// origin is an address without path, query and user.
+func origin(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "?"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // An OAuthProvider is somebody else's token endpoint, which gives the gateway tokens
 // for an upstream: by client credentials (RFC 6749, Section 4.4), or by exchanging the
 // gateway's own token (RFC 8693) where SubjectToken names one.
@@ -132,7 +162,8 @@ type OAuthProvider struct {
 }
 
 // A Tool is something callable at a resource. A tool without a class is not
-// callable.
+// callable: of an http resource it keeps the requests that are its own from the tools
+// whose templates fit them, too, and nothing lists it.
 type Tool struct {
 	Name   string            `json:"name"`
 	Class  string            `json:"class"`
@@ -145,6 +176,7 @@ type Tool struct {
 	Headers   []string `json:"headers,omitzero"`   // request headers that are passed on beside the usual ones
 	Stream    bool     `json:"stream,omitzero"`    // a body is passed on as it comes; routine classes only
 	WebSocket bool     `json:"websocket,omitzero"` // RFC 6455; routine classes only
+	Colons    bool     `json:"colons,omitzero"`    // a path may end in a colon and a word, which are of the last variable's value and no verb of the API
 
 	// Schema is the JSON Schema, in canonical JSON, of the arguments: an object with
 	// the members path, query and body. Empty: any.

@@ -25,13 +25,11 @@ const (
 	maxToken = 8 << 10
 )
 
-// A Config is what Issuers are made of. Fields without "optional" must be set.
+// A Config is what Issuers are made of. Its fields must be set.
 type Config struct {
 	// Fetch gets the JWK set at a URL of a declaration, through the outbound guard,
 	// at most maxKeySet bytes of it.
 	Fetch func(ctx context.Context, url string, most int64) (body []byte, err error)
-
-	Now func() time.Time // optional
 }
 
 // Issuers verify the tokens of issuers that are not ours. Safe for concurrent use.
@@ -44,9 +42,6 @@ type Issuers struct {
 func New(cfg Config) (*Issuers, error) {
 	if cfg.Fetch == nil {
 		return nil, errors.New("making the verifier of outside tokens: a part that it needs is missing")
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
 	}
 	return &Issuers{cfg: cfg}, nil
 }

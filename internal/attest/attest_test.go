@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.body = map[string]string{jwks: w.idp.JWKS()}
 	var err error
-	w.issuers, err = attest.New(attest.Config{Now: w.clock.Now, Fetch: w.fetch})
+	w.issuers, err = attest.New(attest.Config{Fetch: w.fetch})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,9 @@ type Custody struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
 
+	ending  sync.Mutex // of stopped, and of adding to work
+	stopped bool
+
 	mu      sync.Mutex
 	sources map[string]*source // by resource
 }
@@ -71,10 +74,25 @@ func New(cfg Config) (*Custody, error) {
 }
 
 // Stop ends whatever is still asking a source, and waits for it. A Release that waits
-// fails.
+// fails, and so does a later one that had to ask.
 func (c *Custody) Stop() {
+	c.ending.Lock()
+	c.stopped = true
+	c.ending.Unlock()
 	c.stop()
 	c.work.Wait()
+}
+
+var errStopped = errors.New("the server is stopping")
+
+// start runs f beside its caller, and reports whether it does: not once Stop was called.
+func (c *Custody) start(f func()) bool {
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	if !c.stopped {
+		c.work.Go(f)
+	}
+	return !c.stopped
 }
 
 // A Released is a credential for one call. The zero Released is of a resource that has

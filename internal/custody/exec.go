@@ -56,10 +56,16 @@ func (c *Custody) program(name string) (string, error) {
 	if inside, err := filepath.Rel(dir, path); err != nil || !filepath.IsLocal(inside) {
 		return "", fmt.Errorf("provider %s is a link out of %s", name, c.cfg.Providers)
 	}
+	for folder := filepath.Dir(path); folder != dir; folder = filepath.Dir(folder) {
+		if err := private(folder, true); err != nil {
+			return "", err
+		}
+	}
 	return path, private(path, false)
 }
 
-// private refuses what others than its owner may change, and what is no program.
+// private refuses what others than the server's user and root may change, and what is no
+// program.
 func private(path string, folder bool) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -76,7 +82,7 @@ func private(path string, folder bool) error {
 	case !folder && mode.Perm()&0o111 == 0:
 		return fmt.Errorf("%s is not executable; run: chmod u+x %s", path, path)
 	}
-	return nil
+	return owned(path, info)
 }
 
 // run runs a provider: no shell, no argument but the resource's name, an empty environment
@@ -110,6 +116,7 @@ func start(ctx context.Context, path, resource string) ([]byte, error) {
 	out := &bounded{most: maxPrinted + 2} // and a line break
 	cmd.Stdout = out
 	err := cmd.Run()
+	endGroup(cmd)
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

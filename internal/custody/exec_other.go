@@ -2,6 +2,13 @@
 
 package custody
 
-import "os/exec"
+import (
+	"io/fs"
+	"os/exec"
+)
 
 func own(*exec.Cmd) {}
+
+func endGroup(*exec.Cmd) {}
+
+func owned(string, fs.FileInfo) error { return nil }

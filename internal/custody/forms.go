@@ -2,6 +2,7 @@ package custody
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 )
 
@@ -92,26 +93,85 @@ func base64Form(secret string, before int) form {
 // nobody wrote it, and could be guessed anyway.
 const minSecret = 8
 
-// inside returns the secrets that a secret holds: of Basic credentials (RFC 7617), which
-// are base64 of user and password, what they say and the password alone.
-func inside(secret string) []string {
-	text := strings.TrimRight(secret, "=")
-	b, err := base64.RawStdEncoding.DecodeString(text)
-	if err != nil {
-		return nil
+// inside returns the secrets that a credential holds, where it is more than a secret: of a
+// header field's whole value what is behind the scheme; of Basic credentials (RFC 7617),
+// which are base64 of user and password, what they say, the password, and the user, which
+// is where many an API has its key; and of cookies and parameters their values.
+func inside(credential string) []string { return unpack(nil, credential, maxLayers) }
+
+// maxLayers is how deep a credential is looked into: a scheme, its parameters, and user and
+// password in one of them.
+const maxLayers = 3
+
+func unpack(list []string, credential string, layers int) []string {
+	if layers == 0 {
+		return list
 	}
-	said := string(b)
-	user, password, found := strings.Cut(said, ":")
-	if !found || user == "" || !visible(said) {
-		return nil
-	}
-	var list []string
-	for _, s := range []string{said, password} {
+	add := func(s string) {
 		if len(s) >= minSecret {
-			list = append(list, s)
+			list = unpack(append(list, s), s, layers-1)
+		}
+	}
+	if rest, ok := behindScheme(credential); ok {
+		add(rest)
+	}
+	if user, password, ok := basic(credential); ok {
+		add(user + ":" + password)
+		add(user)
+		add(password)
+	}
+	for part := range strings.FieldsFuncSeq(credential, func(r rune) bool { return r == ';' || r == ',' }) {
+		name, value, ok := strings.Cut(strings.Trim(part, " "), "=")
+		if ok && token(name) {
+			add(strings.Trim(value, `"`))
 		}
 	}
 	return list
+}
+
+// behindScheme returns what is behind the first space of a header field's value.
+func behindScheme(s string) (string, bool) {
+	scheme, rest, ok := strings.Cut(s, " ")
+	return strings.Trim(rest, " "), ok && token(scheme)
+}
+
+// basic reads Basic credentials, without the scheme.
+func basic(s string) (user, password string, ok bool) {
+	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
+	if err != nil || !visible(string(b)) {
+		return "", "", false
+	}
+	return strings.Cut(string(b), ":")
+}
+
+// unseen reports why a mask would not find what a credential holds: it is too short to be
+// told from ordinary text. A password of one character is what APIs want beside a key that
+// is the user.
+func unseen(credential string) error {
+	if rest, ok := behindScheme(credential); ok {
+		if len(rest) < minSecret {
+			return fmt.Errorf("it is a scheme and %d characters; fewer than %d could not be told from ordinary text in answers", len(rest), minSecret)
+		}
+		credential = rest
+	}
+	user, password, ok := basic(credential)
+	switch {
+	case !ok:
+		return nil
+	case len(password) > 1 && len(password) < minSecret:
+		return fmt.Errorf("it is user and password, and the password has %d characters; fewer than %d could not be told from ordinary text in answers", len(password), minSecret)
+	case len(password) <= 1 && len(user) < minSecret:
+		return fmt.Errorf("it is a user of %d characters without a password; fewer than %d could not be told from ordinary text in answers", len(user), minSecret)
+	}
+	return nil
+}
+
+// token reports whether s is a token of RFC 9110, Section 5.6.2, as names of schemes and
+// cookies are.
+func token(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
 }
 
 // visible reports whether s is of printable ASCII alone, which is what a header field can

@@ -2,6 +2,7 @@ package custody
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -19,9 +20,11 @@ import (
 // It is immutable and may be used concurrently; a nil Mask finds nothing.
 type Mask struct {
 	forms  []form
-	starts class     // what the first byte of a form may be
-	first  [256]bool // with which bytes a form may begin, as it is or escaped
-	lower  []string  // the secrets in lower case, for names of header fields
+	with   [256][]*form // those that begin with a byte
+	starts class        // what the first byte of a form may be
+	first  [256]bool    // with which bytes a form may begin, as it is or escaped
+	lower  []string     // the secrets in lower case, for names of header fields
+	tail   int          // how much of a line a reader keeps back: no less than what may begin a form
 }
 
 // NewMask returns what finds these secrets. What is shorter than eight bytes is passed
@@ -39,12 +42,16 @@ func NewMask(secrets ...counterfoil.Secret) *Mask {
 		m.lower = append(m.lower, strings.ToLower(s))
 		m.forms = append(m.forms, formsOf(s)...)
 	}
-	for _, f := range m.forms {
-		for i := range m.starts {
-			m.starts[i] |= f.units[0][i]
-		}
+	for i := range m.forms {
+		m.tail = max(m.tail, longestEscape*len(m.forms[i].units))
 	}
 	for b := range 256 {
+		for i := range m.forms {
+			if f := &m.forms[i]; f.units[0].has(byte(b)) {
+				m.with[b] = append(m.with[b], f)
+				m.starts.add(byte(b))
+			}
+		}
 		m.first[b] = m.starts.has(byte(b)) || isEscape(byte(b))
 	}
 	return m
@@ -52,20 +59,25 @@ func NewMask(secrets ...counterfoil.Secret) *Mask {
 
 // Bytes returns b with an asterisk for each byte of a secret, and whether there was one.
 // The length stays, and so do line breaks. Without a secret it is b itself; otherwise a
-// copy.
+// copy. What cannot be judged with the work that b is worth is taken for a secret.
 func (m *Mask) Bytes(b []byte) (out []byte, struck bool) {
-	if m == nil || len(m.forms) == 0 {
+	if m == nil || len(m.forms) == 0 || len(b) < minSecret {
 		return b, false
 	}
+	s := newScan(b)
+	defer s.release()
 	out = b
 	for i := 0; i < len(b); {
 		if !m.first[b[i]] {
 			i++
 			continue
 		}
-		end, _ := m.match(b, i)
+		end, _ := m.match(s, i)
+		if s.steps > m.worth(int64(len(b))) {
+			end = len(b)
+		}
 		if end == 0 {
-			i++
+			i = m.after(s, i)
 			continue
 		}
 		if !struck {
@@ -128,133 +140,49 @@ func blot(b []byte) {
 	}
 }
 
-// match returns where the longest form that begins at i ends, or 0 where none does. more
-// says that what is not there yet could make one, or a longer one.
-func (m *Mask) match(t []byte, i int) (end int, more bool) {
-	b := t[i]
-	if !m.first[b] {
-		return 0, false
-	}
-	escaped := isEscape(b)
-	if escaped {
-		if passes(&m.starts, t, i) {
-			return 0, false
-		}
-		var o options
-		read(t, i, maxNesting, &o)
-		if !slices.ContainsFunc(o.list[:o.n], func(o option) bool { return m.starts.has(o.b) }) {
-			return 0, o.more
-		}
-	}
-	for k := range m.forms {
-		f := &m.forms[k]
-		if !escaped && !f.units[0].has(b) {
-			continue
-		}
-		e, wants := f.match(t, i)
-		end = max(end, e)
-		more = more || wants
-	}
-	return end, more
-}
+// longestEscape is that of JSON, \u0041, in bytes.
+const longestEscape = 6
 
-// passes tells of the most frequent escapes at once that they are nothing of c.
-func passes(c *class, t []byte, i int) bool {
-	switch {
-	case c.has(t[i]):
-		return false
-	case t[i] == '+':
-		return !c.has(' ')
-	case t[i] == '\\' && i+1 < len(t):
-		next := t[i+1]
-		return !isEscape(next) && next != 'u' && next != 'x' && !c.has(next)
-	}
-	return false
-}
-
-// match follows the text as it is while that is the only way to read it, and every
-// reading of it from the first escape on.
-func (f *form) match(t []byte, i int) (end int, more bool) {
-	at := i
-	for n := range f.units {
-		if at >= len(t) {
-			return 0, true
-		}
-		b := t[at]
-		if isEscape(b) || n > 0 && f.wrapped && (b == '\r' || b == '\n') {
-			if !(f.wrapped && mayBreak(t, at)) && passes(&f.units[n], t, at) {
-				return 0, false
-			}
-			return f.readings(t, at, n)
-		}
-		if !f.units[n].has(b) {
-			return 0, false
-		}
-		at++
-	}
-	return at, false
-}
-
-// readings matches from unit n on: it keeps every place that some reading of the text
-// before it leads to.
-func (f *form) readings(t []byte, at, n int) (end int, more bool) {
-	var o options
-	places, next := []int{at}, []int(nil)
-	for ; n < len(f.units); n++ {
-		next = next[:0]
-		for _, p := range places {
-			o.n, o.more = 0, false
-			if n > 0 && f.wrapped {
-				p, o.more = skipBreak(t, p)
-			}
-			read(t, p, maxNesting, &o)
-			more = more || o.more
-			for _, opt := range o.list[:o.n] {
-				if f.units[n].has(opt.b) && !slices.Contains(next, opt.next) {
-					next = append(next, opt.next)
-				}
-			}
-		}
-		if len(next) == 0 {
-			return 0, more
-		}
-		places, next = next, places
-	}
-	return slices.Max(places), more
-}
-
-// mayBreak tells whether there may be a line break.
-func mayBreak(t []byte, i int) bool {
-	return t[i] != '\\' || i+1 == len(t) || t[i+1] == 'r' || t[i+1] == 'n'
-}
-
-// skipBreak passes over a line break, as it is or escaped in JSON. more says that what is
-// not there yet could be the rest of one.
-func skipBreak(t []byte, i int) (after int, more bool) {
-	rest := t[i:]
-	for _, b := range []string{"\r\n", "\n", `\r\n`, `\n`} {
-		switch {
-		case len(rest) >= len(b) && string(rest[:len(b)]) == b:
-			return i + len(b), false
-		case len(rest) < len(b) && string(rest) == b[:len(rest)]:
-			more = true
-		}
-	}
-	return i, more
-}
-
-// Reader returns a reader of what r reads, masked. What cannot be part of a secret is
-// returned as soon as it was read.
+// Reader returns a reader of what r reads, masked. A line is returned as soon as it was
+// read. Of one that has not ended the reader keeps as much back as may begin a secret,
+// whatever it is: how long a text stays away must not tell how much of it is right.
 func (m *Mask) Reader(r io.ReadCloser) *MaskReader { return &MaskReader{mask: m, from: r} }
+
+// Prompt is Reader for what has no lines, such as frames: whatever cannot be part of a
+// secret is returned at once. Somebody who chooses what an upstream says, and measures
+// when it comes, may guess at the secret a character at a time.
+func (m *Mask) Prompt(r io.ReadCloser) *MaskReader {
+	return &MaskReader{mask: m, from: r, prompt: true}
+}
+
+// Reading a text costs a few steps a byte, ordinarily; what is made of nothing but escapes
+// costs up to about 130, and a few more for each form that may begin behind them. What
+// costs more repeats the beginning of a secret over and over.
+const (
+	stepsAtFirst = 1 << 24
+	stepsPerByte = 256
+	stepsPerForm = 16 // and byte
+)
+
+// worth is how many steps may be made for so many bytes.
+func (m *Mask) worth(n int64) int64 {
+	return stepsAtFirst + n*int64(stepsPerByte+stepsPerForm*len(m.forms))
+}
+
+var errWork = errors.New("looking for the credential in the answer takes more work than an answer is worth")
 
 // A MaskReader masks what it reads. One goroutine reads; Struck may be asked by any.
 type MaskReader struct {
 	mask   *Mask
 	from   io.ReadCloser
+	prompt bool
 	text   []byte // read; masked before done
-	done   int    // how much of text may be given out
+	done   int    // how much of text is judged
+	out    int    // how much of that may be given out
 	given  int    // how much of it was
 	err    error  // how from ended
+	read   int64  // how much of from was read
+	steps  int64  // the work that it took
 	struck atomic.Bool
 }
 
@@ -270,7 +198,8 @@ const (
 	mostRead  = 16 << 10
 )
 
-// Read returns at least one byte, or how the reading ended.
+// Read returns at least one byte, or how the reading ended. It ends with an error where
+// it takes more work than what was read is worth; nothing is returned that was not judged.
 func (r *MaskReader) Read(p []byte) (int, error) {
 	if r.mask == nil || len(r.mask.forms) == 0 {
 		return r.from.Read(p)
@@ -278,13 +207,14 @@ func (r *MaskReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for r.given == r.done {
+	for r.given == r.out {
 		if r.err != nil {
 			return 0, r.err
 		}
 		r.fill()
+		r.out = r.free()
 	}
-	n := copy(p, r.text[r.given:r.done])
+	n := copy(p, r.text[r.given:r.out])
 	r.given += n
 	return n, nil
 }
@@ -292,8 +222,8 @@ func (r *MaskReader) Read(p []byte) (int, error) {
 // fill reads once and masks all that can be judged by now.
 func (r *MaskReader) fill() {
 	full := len(r.text) == cap(r.text) // there is more to read than there was room for
-	kept := copy(r.text, r.text[r.done:])
-	r.text, r.given, r.done = r.text[:kept], 0, 0
+	kept := copy(r.text, r.text[r.out:])
+	r.text, r.done, r.out, r.given = r.text[:kept], r.done-r.out, 0, 0
 	room := max(leastRead, cap(r.text)-kept)
 	if full {
 		room = min(2*max(leastRead, cap(r.text)), mostRead)
@@ -302,17 +232,33 @@ func (r *MaskReader) fill() {
 	var n int
 	n, r.err = r.from.Read(r.text[kept:cap(r.text)])
 	r.text = r.text[:kept+n]
+	r.read += int64(n)
+	s := newScan(r.text)
+	defer s.release()
+	defer func() { r.steps += s.steps }()
 	for r.done < len(r.text) {
-		end, more := r.mask.match(r.text, r.done)
+		end, more := r.mask.match(s, r.done)
 		switch {
+		case r.steps+s.steps > r.mask.worth(r.read):
+			r.err = errWork
+			r.text = r.text[:r.done]
 		case more && r.err == nil:
 			return // what comes next decides
 		case end == 0:
-			r.done++
+			r.done = r.mask.after(s, r.done)
 		default:
 			blot(r.text[r.done:end])
 			r.done = end
 			r.struck.Store(true)
 		}
 	}
+}
+
+// free returns how much of what is judged may be given out now.
+func (r *MaskReader) free() int {
+	if r.prompt || r.err != nil {
+		return r.done
+	}
+	line := bytes.LastIndexByte(r.text[:r.done], '\n') + 1
+	return min(r.done, max(line, len(r.text)-r.mask.tail))
 }

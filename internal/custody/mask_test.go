@@ -195,6 +195,70 @@ func TestMaskOfBasicCredentials(t *testing.T) {
 	}
 }
 
+// What a file holds is not always the secret alone.
+func TestMaskOfWhatHoldsASecret(t *testing.T) {
+	t.Parallel()
+	b64 := base64.StdEncoding.EncodeToString
+	for name, c := range map[string]struct {
+		credential string
+		masked     []string
+		left       string
+	}{
+		"a key as user":            {b64([]byte("sk_live_0123456789:")), []string{"sk_live_0123456789", "sk_live_0123456789:", b64([]byte("x:sk_live_0123456789")), `sk_live_0123456789`}, "sk_live"},
+		"a key and a placeholder":  {b64([]byte("sk_live_0123456789:X")), []string{"sk_live_0123456789", "sk_live_0123456789:X"}, "X"},
+		"a password without user":  {b64([]byte(":personal-token")), []string{"personal-token", ":personal-token"}, "personal"},
+		"user and password":        {b64([]byte("legacy-user:hunter2-hunter2")), []string{"legacy-user", "hunter2-hunter2", "legacy-user:hunter2-hunter2"}, "legacy"},
+		"Bearer and a token":       {"Bearer abcdefgh-12345", []string{"abcdefgh-12345", "Bearer abcdefgh-12345", "bearer=abcdefgh-12345", "abcdefgh%2d12345", b64([]byte("abcdefgh-12345"))}, "Bearer abcdefgh"},
+		"Basic and credentials":    {"Basic " + b64([]byte("legacy:hunter2-hunter2")), []string{b64([]byte("legacy:hunter2-hunter2")), "hunter2-hunter2", "legacy:hunter2-hunter2"}, "Basic legacy"},
+		"Basic and a key as user":  {"Basic " + b64([]byte("sk_live_0123456789:")), []string{"sk_live_0123456789"}, "Basic"},
+		"a cookie":                 {"session=0123456789abcdef", []string{"0123456789abcdef", "session=0123456789abcdef", "0123456789abcd%65f"}, "session="},
+		"cookies":                  {"lang=en; session=0123456789abcdef; csrf=fedcba9876543210==", []string{"0123456789abcdef", "fedcba9876543210=="}, "lang=en; session; csrf"},
+		"a scheme with parameters": {`Token token="0123456789abcdef", email=ada@example.com`, []string{"0123456789abcdef"}, "Token token="},
+		"none of these":            {"correct-horse/battery+staple=", []string{"correct-horse/battery+staple="}, "battery+staple= horse"},
+	} {
+		if err := usable(counterfoil.NewSecret(c.credential)); err != nil {
+			t.Errorf("%s is refused: %v", name, err)
+		}
+		m := maskOf(c.credential)
+		for _, s := range append(c.masked, c.credential) {
+			if out, struck := m.Bytes([]byte("<" + s + ">")); !struck || strings.Contains(string(out), s) {
+				t.Errorf("%s: %q is left: %q", name, s, out)
+			}
+		}
+		if out, struck := m.Bytes([]byte(c.left)); struck {
+			t.Errorf("%s: %q became %q", name, c.left, out)
+		}
+	}
+}
+
+// A credential whose secret is too short to be masked is not taken at all.
+func TestWhatCouldNotBeMaskedIsRefused(t *testing.T) {
+	t.Parallel()
+	b64 := base64.StdEncoding.EncodeToString
+	for credential, says := range map[string]string{
+		b64([]byte("legacy-user:hunter2")): "the password has 7", "Basic " + b64([]byte("legacy-user:hunter2")): "the password has 7", b64([]byte("legacy:pw")): "the password has 2",
+		b64([]byte("legacy:")): "a user of 6", b64([]byte("legacy:x")): "a user of 6", "Bearer seven77": "a scheme and 7",
+		b64([]byte("legacy-user:hunter22")): "", "Basic " + b64([]byte("legacy-user:hunter22")): "", b64([]byte("legacy8u:")): "", b64([]byte("legacy8u:x")): "", "Bearer eight888": "",
+	} {
+		err := usable(counterfoil.NewSecret(credential))
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", credential, err, says)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hunter") || strings.Contains(err.Error(), "seven")) {
+			t.Errorf("the error shows it: %v", err)
+		}
+	}
+}
+
+// A credential is looked into so deep and no deeper, whatever a provider says.
+func TestMaskOfManyWords(t *testing.T) {
+	t.Parallel()
+	m := maskOf(strings.Repeat("a b ", maxSecret/4-1) + "c")
+	if n := len(m.forms); n > 5*(1+maxLayers) {
+		t.Errorf("%d forms", n)
+	}
+}
+
 // Several secrets at once: those of before are found beside the present one.
 func TestMaskOfSeveral(t *testing.T) {
 	t.Parallel()
@@ -242,14 +306,50 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 func (p *pieces) Close() error { return nil }
 
-// A stream's event is passed on when it is there, not when the next one is.
-func TestMaskHoldsNothingBackThatCannotBeASecret(t *testing.T) {
+// A stream's event is passed on when it is there, not when the next one is; and how much of
+// a line that has not ended is passed on does not tell how much of it is the secret's.
+func TestMaskHoldsBackTheSameOfWhateverALineSays(t *testing.T) {
+	t.Parallel()
+	m := maskOf("s3cr3t-token")
+	first := func(read func(io.ReadCloser) *MaskReader, guess string) int {
+		t.Helper()
+		text := strings.Repeat("x", 200-len(guess)) + guess
+		r := read(&pieces{list: []string{"data: one\n\n", text, "?", "!\n"}})
+		b, n := make([]byte, 1<<10), 0
+		for _, want := range []string{"data: one\n\n", text} {
+			got, err := r.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n = got; want != text && string(b[:got]) != want {
+				t.Fatalf("the first line came as %q", b[:got])
+			}
+		}
+		rest, err := io.ReadAll(r)
+		if err != nil || string(b[:n])+string(rest) != text+"?!\n" {
+			t.Fatalf("%q and %q: %v", b[:n], rest, err)
+		}
+		return n
+	}
+	for guess := range strings.SplitSeq("s s3 s3cr3 s3cr3t-toke s3x \\u0073 %73 czNj q", " ") {
+		if n, plain := first(m.Reader, guess), first(m.Reader, "none"); n != plain || n >= 200-len("s3cr3t-token") {
+			t.Errorf("of a line that ends in %q came %d bytes, of another one %d", guess, n, plain)
+		}
+	}
+	// The control: what is prompt does tell.
+	if first(m.Prompt, "s3cr3") == first(m.Prompt, "none") {
+		t.Error("a prompt reader keeps nothing back")
+	}
+}
+
+// What has no lines is passed on when it is there, but for what may be a secret.
+func TestAPromptMaskHoldsNothingBackThatCannotBeASecret(t *testing.T) {
 	t.Parallel()
 	p := &pieces{list: []string{
 		"data: {\"n\":1,\"auth\":\"Bearer s3cr3t-token\"}\n\n", "data: the s3cr3t-", "token is here\n\n", "data: 100% s3cr3t-tok", "yo\n\n", "s3cr3t-toke",
 	}}
 	m := maskOf("s3cr3t-token")
-	r := m.Reader(p)
+	r := m.Prompt(p)
 	b := make([]byte, 1<<10)
 	for i, want := range []struct {
 		text string
@@ -366,6 +466,8 @@ func BenchmarkMask(b *testing.B) {
 		"json":         `{"id":12345,"name":"Ada Lovelace","mail":"ada@example.com","note":"the quick brown fox jumps over the lazy dog"},`,
 		"json in json": `{\"id\":12345,\"name\":\"Ada Lovelace\",\"mail\":\"ada@example.com\",\"note\":\"the quick brown fox\"},`,
 		"base64":       base64.StdEncoding.EncodeToString([]byte("the quick brown fox jumps over the lazy dog and back again")),
+		"backslashes":  strings.Repeat(`\`, 100), "short rows": strings.Repeat(strings.Repeat(`\`, 8)+"a", 10), "rows of two kinds": strings.Repeat(strings.Repeat(`\`, 47)+`\x5c`, 2),
+		"ampersands": strings.Repeat("&", 100), "entities": strings.Repeat("&amp;amp;amp;", 8), "percent signs": strings.Repeat("%25", 33), "an echo": strings.Repeat(`\\\"`, 25),
 	} {
 		data := []byte(strings.Repeat(text, 1000))
 		b.Run(name, func(b *testing.B) {

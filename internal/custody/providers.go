@@ -19,32 +19,6 @@ import (
 	"github.com/counterfoil/counterfoil/internal/seal"
 )
 
-// describe says where a credential comes from, without anything secret, and whether it is
-// a provider, which is asked and whose answer is kept. A credential of no place, or of
-// two, is described by what is asked first; read and ask refuse it.
-func describe(c *counterfoil.UpstreamCredential) (from string, provider bool) {
-	switch {
-	case c.Exec != "":
-		return "exec " + c.Exec, true
-	case c.URL != "":
-		return "url " + origin(c.URL), true
-	case c.OAuth != nil:
-		return "oauth " + origin(c.OAuth.TokenURL), true
-	case c.Stored != "":
-		return "stored " + c.Stored, false
-	}
-	return "file " + c.File, false
-}
-
-// origin is an address without path, query and user.
-func origin(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
-		return "?"
-	}
-	return u.Scheme + "://" + u.Host
-}
-
 // onePlace refuses a credential that does not name exactly one place.
 func onePlace(c *counterfoil.UpstreamCredential) error {
 	n := 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -84,7 +85,7 @@ func (c *Custody) source(res *counterfoil.Resource) *source {
 	}
 	cred := *res.Credential
 	s := &source{custody: c, resource: counterfoil.Resource{Name: res.Name, Credential: &cred}, identity: identity}
-	s.from, s.provider = describe(&cred)
+	s.from, s.provider = cred.Label(), cred.Exec != "" || cred.URL != "" || cred.OAuth != nil
 	if old != nil {
 		old.mu.Lock()
 		s.seen, s.mask = old.seen, old.mask
@@ -146,8 +147,15 @@ func (s *source) kept(ctx context.Context) (*gotten, error) {
 			}
 			return nil, fmt.Errorf("it failed a moment ago: %w", err)
 		}
-		s.flight = &flight{done: make(chan struct{})}
-		go s.ask(s.flight, now)
+		f := &flight{done: make(chan struct{})}
+		if !s.custody.start(func() { s.ask(f, now) }) {
+			s.mu.Unlock()
+			if have != nil {
+				return have, nil
+			}
+			return nil, errStopped
+		}
+		s.flight = f
 	}
 	f := s.flight
 	s.mu.Unlock()
@@ -166,7 +174,7 @@ func (s *source) kept(ctx context.Context) (*gotten, error) {
 func (s *source) ask(f *flight, now time.Time) {
 	ctx, cancel := context.WithTimeout(s.custody.base, askTimeout)
 	defer cancel()
-	f.got, f.err = s.custody.ask(ctx, &s.resource, now)
+	f.got, f.err = s.try(ctx, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flight = nil
@@ -180,7 +188,19 @@ func (s *source) ask(f *flight, now time.Time) {
 	close(f.done)
 }
 
-// until sets how long what a provider said is kept: to the end that the provider says,
+// try asks once. A panic is an error: others' answers are read here, and everyone waits.
+// What was panicked with is not shown, as it could hold some of an answer.
+func (s *source) try(ctx context.Context, now time.Time) (got *gotten, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.custody.cfg.Log.Error("panic in asking for a credential", "resource", s.resource.Name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			got, err = nil, errors.New("asking for it failed within")
+		}
+	}()
+	return s.custody.ask(ctx, &s.resource, now)
+}
+
+// keep sets how long what a provider said is kept: to the end that the provider says,
 // and no longer than the manifest says. It is asked again when four fifths are over.
 func (g *gotten) keep(ttl counterfoil.Duration, said time.Duration) {
 	d := time.Duration(ttl)
@@ -224,7 +244,7 @@ func usable(s counterfoil.Secret) error {
 	case v[0] == ' ' || v[len(v)-1] == ' ':
 		return errors.New("it begins or ends with a space")
 	}
-	return nil
+	return unseen(v)
 }
 
 // maxSecret bounds a credential: it becomes a header.

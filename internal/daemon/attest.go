@@ -20,6 +20,5 @@ func (d *Daemon) issuers() (*attest.Issuers, error) {
 			}
 			return body, err
 		},
-		Now: d.opt.Now,
 	})
 }

@@ -511,6 +511,7 @@ func (d *Daemon) Close() error {
 		for _, s := range d.servers {
 			s.server.Close()
 		}
+		d.custody.Stop() // what still asks reads the store
 		// The last word of an orderly end; where it cannot be written, the next
 		// start shows that there was none.
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)

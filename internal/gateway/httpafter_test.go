@@ -258,7 +258,7 @@ type keyWatch struct {
 
 func (k *keyWatch) RoundTrip(r *http.Request) (*http.Response, error) {
 	k.mu.Lock()
-	k.seen = append(k.seen, strings.Join(r.Header["idempotency-key"], "|"))
+	k.seen = append(k.seen, strings.Join(r.Header["idempotency-key"], "|")) //nolint:staticcheck // it is sent in this spelling
 	k.mu.Unlock()
 	if k.closed.Load() {
 		return nil, errors.New("connection refused")

@@ -87,7 +87,7 @@ func (c *httpCall) guarded(f func()) {
 // server are not masked in the sense of RFC 6455, Section 5.3.
 func (c *httpCall) fromUpstream(client net.Conn, upstream io.ReadCloser) {
 	if m := c.released.Mask; m != nil {
-		upstream = &scrubber{m.Reader(upstream), c.struck}
+		upstream = &scrubber{m.Prompt(upstream), c.struck}
 	}
 	_, _ = io.Copy(client, upstream) // however it ends, the other side is closed
 }

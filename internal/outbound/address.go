@@ -47,14 +47,15 @@ var (
 	isatap        = [][4]byte{{0, 0, 0x5e, 0xfe}, {2, 0, 0x5e, 0xfe}} // RFC 5214, Section 6.1
 )
 
-// metadataServices are those beyond the link-local networks: Alibaba, Oracle, Azure's
-// wire server, AWS and Google over IPv6.
-var metadataServices = []netip.Addr{
-	netip.MustParseAddr("100.100.100.200"),
-	netip.MustParseAddr("192.0.0.192"),
-	netip.MustParseAddr("168.63.129.16"),
-	netip.MustParseAddr("fd00:ec2::254"),
-	netip.MustParseAddr("fd20:ce::254"),
+// metadataServices are those beyond the link-local networks.
+var metadataServices = []netip.Prefix{
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure's wire server
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: of instances ::254, of pods ::23, and what comes
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
 }
 
 // notPublic are the networks of the IANA special-purpose registries (RFC 6890) that are
@@ -90,14 +91,18 @@ func kindOf(a netip.Addr) kind {
 		return nobody
 	case a.IsLinkLocalUnicast():
 		return linkLocal
-	case slices.Contains(metadataServices, a):
+	case contains(metadataServices, a):
 		return metadata
-	case slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(a) }):
+	case contains(notPublic, a):
 		return special
 	case a.Is4(), globalUnicast.Contains(a), nat64.Contains(a):
 		return public
 	}
 	return special
+}
+
+func contains(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // embedded returns an address and the IPv4 addresses that a translator or a tunnel

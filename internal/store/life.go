@@ -261,7 +261,7 @@ func (l *losses) granted(w writer, agent string) error {
 				return err
 			}
 			if r.resource != nil && r.resource.Credential != nil {
-				l.Credentials = append(l.Credentials, credentialName(r.resource.Credential))
+				l.Credentials = append(l.Credentials, r.resource.Credential.Label())
 			}
 		}
 	}
@@ -269,21 +269,6 @@ func (l *losses) granted(w writer, agent string) error {
 	slices.Sort(l.Credentials)
 	l.Grants, l.Credentials = slices.Compact(l.Grants), slices.Compact(l.Credentials)
 	return nil
-}
-
-// credentialName says where an upstream's secret comes from, for whoever has to change it.
-func credentialName(c *counterfoil.UpstreamCredential) string {
-	switch {
-	case c.Stored != "":
-		return "stored " + c.Stored
-	case c.Exec != "":
-		return "exec " + c.Exec
-	case c.URL != "":
-		return "url " + c.URL
-	case c.OAuth != nil:
-		return "oauth " + c.OAuth.TokenURL
-	}
-	return c.File
 }
 
 // readNoun returns the zero noun for what is not declared.

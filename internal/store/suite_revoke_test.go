@@ -48,7 +48,7 @@ func (s *subject) apply(docs ...counterfoil.Document) {
 
 func bankDocument(t testing.TB) counterfoil.Document {
 	return document(t, counterfoil.KindResource, "bank", &counterfoil.Resource{Name: "bank", Type: counterfoil.ResourceMCP,
-		Credential: &counterfoil.UpstreamCredential{Header: "Authorization", File: "bank-key"}, Tools: []counterfoil.Tool{{Name: "pay", Class: "payout"}}})
+		Credential: &counterfoil.UpstreamCredential{Header: "Authorization", URL: "https://vault.example/v1/s3cr3t?token=s3cr3t"}, Tools: []counterfoil.Tool{{Name: "pay", Class: "payout"}}})
 }
 
 // shop is what every target can be revoked in: ana owns payroll, whose instance ins_1
@@ -172,7 +172,7 @@ func suiteVoided(t *testing.T, s *subject) {
 	v, err = s.Offboard(t.Context(), "payroll", e)
 	s.wantDone(err)
 	if !slices.Equal(v.Tokens, []string{"tok_5"}) || len(v.Tasks)+len(v.Approvals)+v.Codes > 0 || !slices.Equal(v.Instances, []string{"ins_1"}) ||
-		!slices.Equal(v.Keys, []string{"bound", "jkt-ins_1"}) || !slices.Equal(v.Grants, []string{"bank/pay"}) || !slices.Equal(v.Credentials, []string{"bank-key"}) {
+		!slices.Equal(v.Keys, []string{"bound", "jkt-ins_1"}) || !slices.Equal(v.Grants, []string{"bank/pay"}) || !slices.Equal(v.Credentials, []string{"url https://vault.example"}) {
 		t.Errorf("voided: %+v", v)
 	}
 	for name, want := range map[string][]string{"tokens": v.Tokens, "grants": v.Grants, "credentials": v.Credentials, "keys": v.Keys} {
