@@ -137,7 +137,8 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 	c.result.Warnings = append(manifest.Warnings(next, a.cfg.Now()), manifest.Notes(docs, next)...)
 	c.result.Suggestions = manifest.Suggestions(docs, next)
 	loosens := loosened(base, next, a.cfg.Now())
-	c.result.Warnings = append(c.result.Warnings, loosens...)
+	covers := covered(base, next)
+	c.result.Warnings = append(append(c.result.Warnings, loosens...), covers...)
 	var digests []any
 	for _, ch := range changes {
 		noun := nounOf(next, ch.Kind, ch.Name)
@@ -190,6 +191,9 @@ func (a *Authority) plan(docs []manifest.Document, actor string) (change, error)
 	}
 	if len(loosens) > 0 && len(entries) > 0 {
 		entries[0].Detail["loosens"] = bounded(loosens)
+	}
+	if len(covers) > 0 && len(entries) > 0 {
+		entries[0].Detail["covers"] = bounded(covers)
 	}
 	c.entries = append(entries, c.entries...)
 	return c, nil

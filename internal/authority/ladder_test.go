@@ -133,19 +133,19 @@ func TestApplyDescribed(t *testing.T) {
 	}
 	tools := func() (names []string) {
 		_, r := a.Policy()
-		for _, tool := range r.Resources["legacy"].Tools {
+		for _, tool := range r.Resources["legacy"].Tools { // those without a class, too
 			names = append(names, tool.Name+" "+tool.Class)
 		}
 		return names
 	}
-	if got := strings.Join(tools(), ","); got != "get read" {
+	if got := strings.Join(tools(), ","); got != "get read,pay ,drop " {
 		t.Error(got)
 	}
 	if result := apply(""); len(result.Changes) != 1 || result.Changes[0].Verb != manifest.Unchanged {
 		t.Errorf("again: %+v", result.Changes)
 	}
 	result = apply(", classify: suggested")
-	if got := strings.Join(tools(), ","); got != "get read,pay payout" || len(result.Suggestions) != 1 || result.Suggestions[0].Operation != "DELETE /things/{id}" {
+	if got := strings.Join(tools(), ","); got != "get read,drop ,pay payout" || len(result.Suggestions) != 1 || result.Suggestions[0].Operation != "DELETE /things/{id}" {
 		t.Errorf("%s %+v", got, result.Suggestions)
 	}
 }

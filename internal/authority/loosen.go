@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/counterfoil/counterfoil"
@@ -32,12 +33,61 @@ func loosened(before, after *counterfoil.Registry, now time.Time) []string {
 		}
 		if ladder[is] > ladder[was] {
 			add("binding goes from %s to %s", was, is)
-		} else if from := old.RequireFrom; !from.IsZero() && (r.RequireFrom.IsZero() || r.RequireFrom.After(from)) {
+		}
+		if from := old.RequireFrom; from.After(now) && (r.RequireFrom.IsZero() || r.RequireFrom.After(from)) {
 			add("binding is not %s from %s on, as it was to be", counterfoil.BindingRequire, from.Format(time.RFC3339))
 		}
 		for i := range r.Bearers {
 			if b := &r.Bearers[i]; ladder[was] == 0 || !slices.ContainsFunc(old.Bearers, func(o counterfoil.Bearer) bool { return sameBearer(&o, b) }) {
 				add("takes the bearer credential %s for agent %s", b.Label(), b.Agent)
+			}
+		}
+	}
+	return out
+}
+
+// covered says which tools that are new at a resource an agent may call by a grant of
+// every tool there, which it had before: nobody wrote its name beside theirs, and where
+// classes are suggested nobody wrote the tools. It is recorded and told, like loosened.
+func covered(before, after *counterfoil.Registry) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(after.Agents)) {
+		old := before.Agents[name]
+		if old == nil {
+			continue
+		}
+		was, is := everyTool(old), everyTool(after.Agents[name])
+		for _, res := range slices.Sorted(maps.Keys(is)) {
+			there := before.Resources[res]
+			if there == nil || !was[res] {
+				continue
+			}
+			var tools []string
+			for _, t := range after.Resources[res].Tools {
+				c := after.Classes[t.Class]
+				if _, had := there.Tool(t.Name); !had && c != nil && c.Tier != counterfoil.Forbidden {
+					tools = append(tools, fmt.Sprintf("%s (%s, %s)", t.Name, c.Name, c.Tier))
+				}
+			}
+			const most = 5
+			if n := len(tools) - most; n > 0 {
+				tools = append(tools[:most], fmt.Sprintf("and %d more", n))
+			}
+			if len(tools) > 0 {
+				out = append(out, fmt.Sprintf("Agent %s: %s/%s covers what is new there: %s", name, res, counterfoil.EveryTool, strings.Join(tools, ", ")))
+			}
+		}
+	}
+	return out
+}
+
+// everyTool returns the resources of which an agent is granted every tool.
+func everyTool(a *counterfoil.Agent) map[string]bool {
+	out := map[string]bool{}
+	for _, g := range a.Grants {
+		for _, t := range g.Tools {
+			if t.Tool == counterfoil.EveryTool {
+				out[t.Resource] = true
 			}
 		}
 	}

@@ -135,7 +135,9 @@ func allTools(r *counterfoil.Registry) []placedTool {
 	for _, name := range slices.Sorted(maps.Keys(r.Resources)) {
 		res := r.Resources[name]
 		for _, t := range res.Tools {
-			out = append(out, placedTool{t, res})
+			if t.Class != "" {
+				out = append(out, placedTool{t, res})
+			}
 		}
 		for _, special := range []string{counterfoil.ToolResources, counterfoil.ToolPrompts} {
 			if t, ok := res.Tool(special); ok && !slices.ContainsFunc(res.Tools, func(o counterfoil.Tool) bool { return o.Name == special }) {

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -32,7 +33,8 @@ type bearerOf struct {
 }
 
 // bearers checks what a resource takes without a key, beside what the others take: a
-// key, and the tokens of one issuer, mean the same everywhere.
+// key, and the tokens of one issuer, mean the same everywhere, and so does the subject of
+// a token that both would take.
 func (e *examiner) bearers(r *counterfoil.Resource, seen map[string]bearerOf) {
 	for i, b := range r.Bearers {
 		at := fmt.Sprintf("bearers[%d]", i)
@@ -49,6 +51,16 @@ func (e *examiner) bearers(r *counterfoil.Resource, seen map[string]bearerOf) {
 			e.add(KindResource, r.Name, at+".key", "Resource %s takes the same key as agent %s; a key is one agent's", first.resource, first.bearer.Agent)
 		case b.Key == "" && (first.bearer.JWKSURI != b.JWKSURI || !slices.Equal(first.bearer.Keys, b.Keys)):
 			e.add(KindResource, r.Name, at+".issuer", "Resource %s names other keys of the same issuer; an issuer has one set of keys", first.resource)
+		}
+		if b.Key != "" {
+			continue
+		}
+		// Without an audience of its own a token is for its resource alone.
+		id = fmt.Sprintf("token %q %q %q", b.Issuer, b.Subject, cmp.Or(b.Audience, r.PublicURL, "resource "+r.Name))
+		if first, known = seen[id]; !known {
+			seen[id] = bearerOf{r.Name, b}
+		} else if first.bearer.Agent != b.Agent {
+			e.add(KindResource, r.Name, at+".subject", "Resource %s takes the same token as agent %s; a token is one agent's", first.resource, first.bearer.Agent)
 		}
 	}
 }

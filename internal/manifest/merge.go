@@ -281,7 +281,9 @@ func (e *examiner) class(r *counterfoil.Resource, at, class string) {
 
 func (e *examiner) resource(r *counterfoil.Resource, urls map[string]string) {
 	for i, t := range r.Tools {
-		e.class(r, fmt.Sprintf("tools[%d].class", i), t.Class)
+		if t.Class != "" {
+			e.class(r, fmt.Sprintf("tools[%d].class", i), t.Class)
+		}
 		e.unread(r, i)
 	}
 	if r.Resources != "" {
@@ -357,7 +359,7 @@ func (e *examiner) grantTool(a *counterfoil.Agent, at string, id counterfoil.Too
 		return
 	}
 	var names []string
-	for _, t := range r.Tools {
+	for _, t := range classifiedTools(r) {
 		names = append(names, t.Name)
 	}
 	e.missing(finding{kind: KindAgent, name: a.Name, at: at, text: fmt.Sprintf("%s: Resource %s classifies no tool %q", id, r.Name, id.Tool)}, id.Tool, names)

@@ -2,8 +2,8 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
-	"maps"
 	"net/url"
 	"path"
 	"regexp"
@@ -17,7 +17,7 @@ import (
 
 // How a resource takes the operations of its OpenAPI description.
 const (
-	classifyListed    = "listed"    // those alone that the manifest lists with a class
+	classifyListed    = "listed"    // those alone that the manifest lists with a class; the others are kept without one
 	classifySuggested = "suggested" // the others, too, in the class that they look to be of
 )
 
@@ -145,34 +145,79 @@ func (e *expansion) into(d *doc, r *counterfoil.Resource, nodes []*yaml.Node) []
 			size += len(r.Tools[i].Schema)
 		}
 	}
+	listed, lines := len(r.Tools), map[string]int{}
 	for _, o := range e.operation {
 		if used[o] {
 			continue
 		}
-		t, err := counterfoil.Tool{}, o.err
-		if e.classify == classifySuggested && err == nil {
-			if t, err = e.spec.tool(o, false); err == nil {
-				err = beside(r, &t)
-			}
+		if t, kept := e.another(r, o); kept {
+			lines[t.Name] = o.line
+			r.Tools, nodes = append(r.Tools, t), append(nodes, e.member)
+			size += len(t.Schema)
 		}
-		if err != nil {
-			e.notes = append(e.notes, fmt.Sprintf("%s of %s can be no tool: %v", o, e.file, err))
-			continue
-		}
-		if e.classify != classifySuggested {
-			e.unlisted = append(e.unlisted, o)
-			continue
-		}
-		t.Class = o.class
-		d.pos[fmt.Sprintf("tools[%d]", len(r.Tools))] = Position{e.at.File, o.line}
-		e.optional[t.Name] = o.line
-		r.Tools, nodes = append(r.Tools, t), append(nodes, e.member)
-		size += len(t.Schema)
+	}
+	slices.SortStableFunc(r.Tools[listed:], classFirst)
+	for i, t := range r.Tools[listed:] {
+		d.pos[fmt.Sprintf("tools[%d]", listed+i)] = Position{e.at.File, lines[t.Name]}
 	}
 	if size > maxSchemas {
 		d.fail(e.member, "openapi", "the schemas of its tools have %d bytes together; the limit is %d: make two resources of it", size, maxSchemas)
 	}
 	return nodes
+}
+
+// classFirst orders tools without a class, in whose order there is no sense, behind the
+// others.
+func classFirst(a, b counterfoil.Tool) int {
+	switch {
+	case a.Class == "" && b.Class == "":
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
+	case a.Class == "":
+		return 1
+	case b.Class == "":
+		return -1
+	}
+	return 0
+}
+
+// another makes the tool of an operation that the manifest does not list: in the class
+// that it looks to be of where suggestions are taken, and otherwise without one, so that
+// what is not listed is not callable as something that is.
+func (e *expansion) another(r *counterfoil.Resource, o *operation) (t counterfoil.Tool, kept bool) {
+	err := o.err
+	if e.classify == classifySuggested && err == nil {
+		if t, err = e.spec.tool(o, false); err == nil {
+			err = beside(r, &t)
+		}
+		if err == nil {
+			t.Class = o.class
+			e.optional[t.Name] = o.line
+			return t, true
+		}
+	}
+	t = counterfoil.Tool{Name: o.name, Method: o.method, Path: o.path}
+	unknown := checkUnlisted(t.Path)
+	switch {
+	case unknown != nil:
+		e.notes = append(e.notes, fmt.Sprintf("%s of %s can be no tool, and cannot be told from those that match it: %v", o, e.file, unknown))
+		return t, false
+	case err != nil:
+		e.notes = append(e.notes, fmt.Sprintf("%s of %s can be no tool: %v", o, e.file, err))
+	default:
+		e.unlisted = append(e.unlisted, o)
+	}
+	for i := range r.Tools {
+		if other := &r.Tools[i]; other.Method == t.Method && clash(other, &t) {
+			return t, false // it is there, under another name
+		}
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(r.Tools, func(other counterfoil.Tool) bool { return other.Name == name })
+	}
+	for i := 2; has(t.Name); i++ {
+		t.Name = fmt.Sprintf("%s_%d", o.name, i)
+	}
+	return t, true
 }
 
 // beside says why a tool cannot stand beside those that are there.
@@ -181,7 +226,7 @@ func beside(r *counterfoil.Resource, t *counterfoil.Tool) error {
 		switch {
 		case other.Name == t.Name:
 			return fmt.Errorf("another tool has its name, %s; list it under one of your own", t.Name)
-		case other.Method == t.Method && ambiguous(other.Path, t.Path):
+		case other.Method == t.Method && other.Class != "" && ambiguous(other.Path, t.Path):
 			return fmt.Errorf("tool %s matches the same requests equally well", other.Name)
 		}
 	}
@@ -211,6 +256,16 @@ func (e *expansion) match(d *doc, t *counterfoil.Tool, n *yaml.Node, at string) 
 		return nil
 	}
 	o := e.operation[i]
+	if t.Class == "" {
+		t.Method, t.Path = o.method, o.path
+		if err := checkUnlisted(t.Path); err != nil {
+			d.fail(n, at, "%v", err)
+		}
+		if o.err == nil {
+			e.unlisted = append(e.unlisted, o)
+		}
+		return o
+	}
 	e.listed = append(e.listed, listedTool{t.Name, t.Class, o.class})
 	described, err := e.spec.tool(o, t.Stream)
 	if err != nil && (t.Schema == "" || !byPlace) {
@@ -246,22 +301,19 @@ func (e *expansion) checkBase(r *counterfoil.Resource) {
 	}
 }
 
-// within leaves out the tools in a suggested class that the registry does not have.
+// within takes their class off the tools in a suggested one that the registry does not
+// have.
 func (d *Document) within(classes map[string]bool) *Document {
 	r, ok := d.Noun.(*counterfoil.Resource)
 	if !ok || d.described == nil || len(d.described.optional) == 0 {
 		return d
 	}
 	kept, out := *r, *d
-	kept.Tools, out.Pos, out.Noun = nil, maps.Clone(d.Pos), &kept
+	kept.Tools, out.Noun = slices.Clone(r.Tools), &kept
 	for i, t := range r.Tools {
 		if _, optional := d.described.optional[t.Name]; optional && !classes[t.Class] {
-			continue
+			kept.Tools[i] = counterfoil.Tool{Name: t.Name, Method: t.Method, Path: t.Path}
 		}
-		if p, has := d.Pos[fmt.Sprintf("tools[%d]", i)]; has {
-			out.Pos[fmt.Sprintf("tools[%d]", len(kept.Tools))] = p
-		}
-		kept.Tools = append(kept.Tools, t)
 	}
 	return &out
 }
@@ -311,6 +363,7 @@ func Notes(docs []Document, reg *counterfoil.Registry) []string {
 	for i := range docs {
 		e := docs[i].described
 		if e == nil {
+			out = append(out, unlistedNote(reg.Resources[docs[i].Name], docs[i].Kind)...)
 			continue
 		}
 		for _, t := range e.listed {
@@ -324,6 +377,33 @@ func Notes(docs []Document, reg *counterfoil.Registry) []string {
 		}
 	}
 	return out
+}
+
+// unlistedNote says which tools of a resource have no class. Of a resource with a
+// description that is what Suggestions says.
+func unlistedNote(r *counterfoil.Resource, kind string) []string {
+	if r == nil || kind != KindResource {
+		return nil
+	}
+	var names []string
+	for _, t := range r.Tools {
+		if t.Class == "" {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("Resource %s: without a class and so not callable: %s", r.Name, some(names))}
+}
+
+// some writes the first of many names.
+func some(names []string) string {
+	const most = 3
+	if n := len(names) - most; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n)
+	}
+	return strings.Join(names, ", ")
 }
 
 // tierOf returns a class's tier, or the least strict one that a class of that name could

@@ -59,7 +59,7 @@ func describedBy(t testing.TB, manifest, spec string) (*counterfoil.Registry, []
 
 func toolLines(r *counterfoil.Resource) string {
 	var out []string
-	for _, tool := range r.Tools {
+	for _, tool := range classifiedTools(r) {
 		out = append(out, fmt.Sprintf("%s %s %s %s %v %v %s", tool.Name, tool.Method, tool.Path, tool.Class, tool.Consumes, tool.Headers, tool.Schema))
 	}
 	return strings.Join(out, "\n")
@@ -117,6 +117,132 @@ func TestOpenAPIListed(t *testing.T) {
 	}
 }
 
+// What is not listed is kept without a class, so that no tool's variable covers it, and
+// stays when its manifest is applied without the description. What can be no tool is
+// kept, too.
+func TestOpenAPIUnlisted(t *testing.T) {
+	t.Parallel()
+	unlisted := func(r *counterfoil.Resource) string {
+		var out []string
+		for _, tool := range r.Tools {
+			if tool.Class != "" {
+				continue
+			}
+			if _, callable := r.Tool(tool.Name); callable {
+				t.Errorf("%s is a tool that is found", tool.Name)
+			}
+			if tool.Schema != "" || tool.Headers != nil || tool.Consumes != nil {
+				t.Errorf("%+v says more than where it is", tool)
+			}
+			out = append(out, tool.Name+" "+tool.Method+" "+tool.Path)
+		}
+		return strings.Join(out, "\n")
+	}
+	const want = "createCustomer POST /customers\n" +
+		"delete_customers_customer-id DELETE /customers/{customer_id}\n" +
+		"put_photo PUT /customers/{customer_id}/photo\n" +
+		"payments.create POST /payments\n" +
+		"report GET /reports/{name}.csv"
+	reg, _ := describedBy(t, described, spec30(t))
+	r := reg.Resources["crm"]
+	if got := unlisted(r); got != want {
+		t.Errorf("kept:\n%s", got)
+	}
+	text, err := Format(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, changes := merged(t, reg, string(text))
+	if verbs(changes) != "unchanged Resource/crm" || unlisted(again.Resources["crm"]) != want {
+		t.Errorf("%s\n%s", verbs(changes), text)
+	}
+	docs, _ := Parse([]File{{"m.yaml", text}})
+	if got := strings.Join(Notes(docs, again), "\n"); got != "Resource crm: without a class and so not callable: createCustomer, delete_customers_customer-id, put_photo and 2 more" {
+		t.Error(got)
+	}
+	// A suggested class that nobody declared is none.
+	suggested := strings.Replace(described, "openapi/crm.yaml}", "openapi/crm.yaml, classify: suggested}", 1)
+	reg, docs = describedBy(t, suggested, spec30(t))
+	if got := unlisted(reg.Resources["crm"]); !strings.Contains(got, "createCustomer POST /customers\n") || !strings.Contains(got, "report GET /reports/{name}.csv") {
+		t.Errorf("kept of suggestions:\n%s", got)
+	}
+	if got := len(Suggestions(docs, reg)); got != 4 {
+		t.Errorf("%d suggestions", got)
+	}
+	// A name that is taken is another's.
+	own := strings.Replace(described, "name: list, method", "name: createCustomer, method", 1)
+	reg, _ = describedBy(t, own, spec30(t))
+	if got := unlisted(reg.Resources["crm"]); !strings.Contains(got, "createCustomer_2 POST /customers\n") {
+		t.Errorf("kept beside a tool of its name:\n%s", got)
+	}
+	// A variable that covers what is not listed is said; what is listed may take it.
+	spec := spec30(t) + "\n"
+	spec = strings.Replace(spec, "\npaths:\n", "\npaths:\n  /customers/export:\n    get: {operationId: export}\n", 1)
+	reg, _ = describedBy(t, described, spec)
+	const warned = "Resource crm: get_customer (GET /customers/{customer_id}) covers export (/customers/export), of another class or none: what is called so, or looks like it to some servers, is no call of get_customer"
+	if got := Warnings(reg, testNow); !slices.Contains(got, warned) {
+		t.Errorf("warnings:\n%s", strings.Join(got, "\n"))
+	}
+	reg, _ = describedBy(t, described+"  - {name: export, class: read}\n", spec)
+	if got := Warnings(reg, testNow); slices.Contains(got, warned) {
+		t.Errorf("warnings:\n%s", strings.Join(got, "\n"))
+	}
+	// Nobody is granted what is not listed.
+	docs, problems := Parse([]File{
+		{"m/crm.yaml", []byte("kind: Person\nname: ana\n---\nkind: Agent\nname: a\nowner: ana\nenvironment: prod\ngrants: [{tools: [crm/createCustomer]}]\n---\n" + described)},
+		{"m/openapi/crm.yaml", []byte(spec30(t))},
+	})
+	if _, _, more := Merge(nil, docs); len(problems) > 0 || len(more) != 1 || !strings.Contains(more[0].String(), `Resource crm classifies no tool "createCustomer"`) {
+		t.Errorf("%v %v", problems, more)
+	}
+}
+
+// Where a resource has no description its manifest says by hand what is not callable.
+func TestToolsWithoutClass(t *testing.T) {
+	t.Parallel()
+	const text = `kind: Class
+name: read
+tier: routine
+---
+kind: Resource
+name: crm
+type: http
+environment: prod
+upstream: https://10.1.2.3/
+tools:
+  - {name: get, method: GET, path: "/c/{id}", class: read, colons: true}
+  - {name: cancel, method: POST, path: "/c/{id}:cancel"}
+  - {name: odd, method: GET, path: "/{x}/y"}
+`
+	reg, _ := merged(t, nil, text)
+	r := reg.Resources["crm"]
+	if !r.Tools[0].Colons || r.Tools[1].Path != "/c/{id}:cancel" || r.Tools[1].Class != "" {
+		t.Errorf("%+v", r.Tools)
+	}
+	out, err := Format(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, changes := merged(t, reg, string(out)); verbs(changes) != "unchanged Resource/crm" {
+		t.Errorf("%s\n%s", verbs(changes), out)
+	}
+	for _, tt := range []struct{ old, new, want string }{
+		{`"/c/{id}:cancel"}`, `"/c/{id}:cancel", class: read}`, "tools[1].path: segment \"{id}:cancel\" of \"/c/{id}:cancel\" is not a variable"},
+		{`"/c/{id}:cancel"}`, `"/c/{}:cancel"}`, "tools[1].path: segment"},
+		{`method: POST, path: "/c/{id}:cancel"}`, `method: GET, path: "/c/{other}"}`, "match the same requests equally well"},
+		{"type: http", "type: mcp", `tools[1]: member "class" is missing`},
+		{"- {name: cancel, method: POST", "- {name: cancel", "tools[1]: a tool of an http resource needs method and path"},
+	} {
+		docs, problems := Parse([]File{{"m.yaml", []byte(strings.Replace(text, tt.old, tt.new, 1))}})
+		if len(problems) == 0 {
+			_, _, problems = Merge(nil, docs)
+		}
+		if !slices.ContainsFunc(problems, func(p Problem) bool { return strings.Contains(p.String(), tt.want) && p.Line > 0 }) {
+			t.Errorf("%s: got %v", tt.new, problems)
+		}
+	}
+}
+
 func describedOver(t testing.TB, base *counterfoil.Registry, manifest, spec string) (*counterfoil.Registry, []Change) {
 	t.Helper()
 	docs, problems := Parse([]File{{"m/crm.yaml", []byte(manifest)}, {"m/openapi/crm.yaml", []byte(spec)}})
@@ -134,7 +260,7 @@ func TestOpenAPISuggested(t *testing.T) {
 	text = strings.Replace(text, "  - {name: reset_password, class: read}\n", "", 1)
 	reg, docs := describedBy(t, text, spec30(t))
 	names := func(r *counterfoil.Resource) (out []string) {
-		for _, tool := range r.Tools {
+		for _, tool := range classifiedTools(r) {
 			out = append(out, tool.Name+":"+tool.Class)
 		}
 		return out

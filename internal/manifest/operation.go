@@ -41,6 +41,9 @@ func (s *spec) operations() ([]*operation, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", p.line, err)
 		}
+		if item != nil && !s.spend(item) {
+			return nil, fmt.Errorf("line %d: there is too much in its paths", p.line)
+		}
 		template, variables, bad := templateOf(p.name)
 		for _, m := range s.members(item) {
 			method := strings.ToUpper(m.name)
@@ -173,7 +176,14 @@ func opaque(names ...string) map[string]any {
 func (r *schemaReader) parameters(o *operation) (query map[string]any, needed, headers []string, err error) {
 	query = map[string]any{}
 	seen := map[string]bool{}
-	all := slices.Concat(r.spec.items(r.spec.get(o.node, "parameters")), r.spec.items(r.spec.get(o.item, "parameters")))
+	var all []*yaml.Node
+	for _, of := range []*yaml.Node{o.node, o.item} {
+		list := r.spec.get(of, "parameters")
+		if list != nil && !r.spec.spend(list) { // those of a path count with each of its operations
+			return nil, nil, nil, errors.New("there is too much in its parameters")
+		}
+		all = append(all, r.spec.items(list)...)
+	}
 	for _, n := range all {
 		p, err := r.spec.object(n)
 		if err == nil && p != nil && !r.spec.spend(p) {
@@ -241,7 +251,11 @@ func (r *schemaReader) body(o *operation) (schema any, must bool, consumes []str
 		return nil, false, nil, err
 	}
 	var alternatives []any
-	content := r.spec.members(r.spec.get(n, "content"))
+	media := r.spec.get(n, "content")
+	if media != nil && !r.spec.spend(media) {
+		return nil, false, nil, errors.New("there is too much in its body")
+	}
+	content := r.spec.members(media)
 	for _, m := range content {
 		media, _, _ := strings.Cut(strings.ToLower(m.name), ";")
 		switch media = strings.TrimSpace(media); {

@@ -77,5 +77,5 @@ func (w *writer) tool(t counterfoil.Tool) *yaml.Node {
 		entry{"name", w.text(t.Name)}, entry{"method", w.text(t.Method)}, entry{"path", w.text(t.Path)},
 		entry{"class", w.text(t.Class)}, entry{"fields", fields},
 		entry{"consumes", w.words(t.Consumes)}, entry{"headers", w.words(t.Headers)},
-		entry{"stream", w.flag(t.Stream)}, entry{"websocket", w.flag(t.WebSocket)}, entry{"schema", w.jsonNode(t.Schema)})
+		entry{"stream", w.flag(t.Stream)}, entry{"websocket", w.flag(t.WebSocket)}, entry{"colons", w.flag(t.Colons)}, entry{"schema", w.jsonNode(t.Schema)})
 }

@@ -97,6 +97,15 @@ func jsonOf(n *yaml.Node, lax bool) (any, error) {
 	return convert(n, lax, 0, &left)
 }
 
+// json is a value of the description, which counts as far as it is read.
+func (s *spec) json(n *yaml.Node) (any, error) {
+	most := max(min(maxValues, s.left), 0)
+	left := most
+	v, err := convert(n, true, 0, &left)
+	s.left -= most - left
+	return v, err
+}
+
 func convert(n *yaml.Node, lax bool, depth int, left *int) (any, error) {
 	if *left--; *left < 0 || depth > ijson.MaxDepth {
 		return nil, fmt.Errorf("line %d: there is too much in it, or it is nested too deeply", n.Line)

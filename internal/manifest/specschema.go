@@ -79,7 +79,7 @@ func (r *schemaReader) schema(n *yaml.Node, depth int) (any, error) {
 func (r *schemaReader) keyword(out map[string]any, m specMember, depth int) (err error) {
 	switch {
 	case slices.Contains(values, m.name):
-		if out[m.name], err = jsonOf(m.value, true); err == nil && m.name == "type" {
+		if out[m.name], err = r.spec.json(m.value); err == nil && m.name == "type" {
 			err = checkTypes(out[m.name])
 		}
 	case slices.Contains(schemaIn, m.name):

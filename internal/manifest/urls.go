@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/outbound"
 )
 
@@ -114,23 +115,12 @@ func checkHeaderName(s string) error {
 	return nil
 }
 
-// unforwarded are request headers that no tool passes on: they say who calls, from where
-// or how, which is the gateway's to say, or they make another request of it.
-var unforwarded = []string{
-	"accept-encoding", "authorization", "content-digest", "cookie", "cookie2", "forwarded", "max-forwards", "proxy-authenticate", "proxy-authorization",
-	"repr-digest", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version",
-	"set-cookie", "signature", "signature-input", "via", "x-http-method", "x-http-method-override", "x-method-override", "x-original-url",
-	"x-real-ip", "x-rewrite-url",
-}
-
 // checkForwarded takes a request header that a tool passes on.
 func checkForwarded(s string) error {
-	low := strings.ToLower(s)
 	switch {
 	case !headerName.MatchString(s):
 		return fmt.Errorf("%.80q is not a header's name", s)
-	case slices.Contains(framing, low) || slices.Contains(unforwarded, low),
-		strings.HasPrefix(low, "x-forwarded-"), strings.HasPrefix(low, "counterfoil-"), strings.HasPrefix(low, "x-envoy-"):
+	case !counterfoil.MayForward(s):
 		return fmt.Errorf("header %q is never passed on", s)
 	}
 	return nil
@@ -149,12 +139,19 @@ func checkSecretFile(s string) error {
 var (
 	pathVariable = regexp.MustCompile(`^\{[A-Za-z_][A-Za-z0-9_]{0,63}\}$`)
 	pathLiteral  = regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,;=:@-]+$`)
+	pathPieces   = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()*+,;=:@-]|\{[A-Za-z0-9_.-]{1,64}\})+$`)
 )
 
 // checkPath takes a template such as /customers/{id}: literal segments in plain
 // characters (RFC 3986, Section 3.3, without percent-encoding) and segments that
 // are one variable.
-func checkPath(s string) error {
+func checkPath(s string) error { return checkSegments(s, false) }
+
+// checkUnlisted takes the template of a tool without a class, which may have variables
+// within a segment, such as /reports/{name}.csv: nobody calls it.
+func checkUnlisted(s string) error { return checkSegments(s, true) }
+
+func checkSegments(s string, within bool) error {
 	if !strings.HasPrefix(s, "/") {
 		return fmt.Errorf("%.160q does not begin with a slash", s)
 	}
@@ -173,6 +170,7 @@ func checkPath(s string) error {
 				return fmt.Errorf("%.160q has the variable %s twice", s, seg)
 			}
 			seen[seg] = true
+		case within && pathPieces.MatchString(seg):
 		case strings.ContainsAny(seg, "{}"):
 			return fmt.Errorf("segment %.80q of %.160q is not a variable such as {id}; a variable is a whole segment", seg, s)
 		case !pathLiteral.MatchString(seg):
@@ -208,4 +206,28 @@ func ambiguous(a, b string) bool {
 	return aWins == bWins
 }
 
-func isVariable(segment string) bool { return strings.HasPrefix(segment, "{") }
+// clash reports whether two tools of one method cannot stand beside each other. One
+// without a class takes requests away from every other, so that it may match some of them
+// equally well, but not the same ones.
+func clash(a, b *counterfoil.Tool) bool {
+	if a.Class != "" && b.Class != "" {
+		return ambiguous(a.Path, b.Path)
+	}
+	return shapeOf(a.Path) == shapeOf(b.Path)
+}
+
+// shapeOf is a template without its variables' names.
+func shapeOf(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if isVariable(s) {
+			segments[i] = "{}"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// isVariable reports whether a segment is a variable, and nothing beside.
+func isVariable(segment string) bool {
+	return strings.HasPrefix(segment, "{") && strings.IndexByte(segment, '}') == len(segment)-1
+}

@@ -127,7 +127,7 @@ func classifiedTools(r *counterfoil.Resource) []counterfoil.Tool {
 	if r == nil {
 		return nil
 	}
-	tools := slices.Clone(r.Tools)
+	tools := slices.DeleteFunc(slices.Clone(r.Tools), func(t counterfoil.Tool) bool { return t.Class == "" })
 	for _, name := range []string{counterfoil.ToolResources, counterfoil.ToolPrompts} {
 		if t, ok := r.Tool(name); ok && !slices.ContainsFunc(tools, func(o counterfoil.Tool) bool { return o.Name == name }) {
 			tools = append(tools, t)

@@ -76,6 +76,31 @@ func httpWarnings(r *counterfoil.Resource) []string {
 				out = append(out, fmt.Sprintf("Resource %s: field %s of %s is never there: %s has no {%s}", r.Name, name, t.Name, t.Path, tokens[1]))
 			}
 		}
+		if of := covered(r, t); len(of) > 0 {
+			out = append(out, fmt.Sprintf("Resource %s: %s (%s %s) covers %s, of another class or none: what is called so, or looks like it to some servers, is no call of %s", r.Name, t.Name, t.Method, t.Path, some(of), t.Name))
+		}
+	}
+	return out
+}
+
+// covered returns the tools of other classes, or of none, that have a text in the place
+// of a variable of a tool's.
+func covered(r *counterfoil.Resource, t *counterfoil.Tool) []string {
+	var out []string
+	mine := strings.Split(strings.TrimSuffix(t.Path, "/"), "/")
+	for _, other := range r.Tools {
+		theirs := strings.Split(strings.TrimSuffix(other.Path, "/"), "/")
+		if t.Class == "" || other.Class == t.Class || other.Method != t.Method || len(mine) != len(theirs) {
+			continue
+		}
+		within, fits := false, true
+		for i := range mine {
+			within = within || isVariable(mine[i]) && !isVariable(theirs[i])
+			fits = fits && (isVariable(mine[i]) || isVariable(theirs[i]) || strings.EqualFold(mine[i], theirs[i]))
+		}
+		if within && fits {
+			out = append(out, other.Name+" ("+other.Path+")")
+		}
 	}
 	return out
 }
