@@ -175,8 +175,8 @@ func eval[T any](b *tab, expression string) T {
 	return v
 }
 
-// until waits for an expression to be true. While a page is left for another there is
-// nothing to evaluate it in, which is not true yet.
+// until waits for an expression to be true of a page that is there to its end. While a page
+// is left for another there is nothing to evaluate it in, which is not true yet.
 func (b *tab) until(expression string) {
 	b.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -184,8 +184,9 @@ func (b *tab) until(expression string) {
 	ctx, cancel := context.WithTimeout(b.ctx, counterfoiltest.Timeout)
 	defer cancel()
 	var last error
+	whole := `document.readyState === "complete" && (` + expression + `)`
 	for {
-		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](whole))
 		if err == nil && ok {
 			return
 		}

@@ -390,7 +390,7 @@ func TestABackupIsRecordedAndSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := b.Manifest
-	if m.Issuer != h.issuer || !strings.HasSuffix(m.Origin, "/ledger") || m.Entries < 3 || len(m.Files) != 6 || len(m.Without) != 2 || len(b.SHA256) != 64 {
+	if m.Issuer != h.issuer || !strings.HasSuffix(m.Origin, "/ledger") || m.Entries < 3 || len(m.Files) != 6 || len(m.Without) != 3 || len(b.SHA256) != 64 {
 		t.Errorf("%+v", m)
 	}
 	h.run(func(d *Daemon) {
