@@ -82,7 +82,7 @@ func TestPathsOfAnAPI(t *testing.T) {
 	var attacks []string
 	for _, p := range paths {
 		switch p.name {
-		case "a dot with its last character", "a suffix", "a star", "a tilde", "something below":
+		case "a suffix", "a star", "a tilde", "something below":
 			continue // other things, spelled as they are
 		}
 		attacks = append(attacks, strings.ReplaceAll(fmt.Sprintf(p.format, "r/web/things/7"), "HOST", strings.TrimPrefix(w.Issuer(), "http://")))
