@@ -375,7 +375,7 @@ func (d *Daemon) definitions(ctx context.Context, res *counterfoil.Resource) (ma
 	if err != nil {
 		return nil, err
 	}
-	defs, err := gateway.Definitions(ctx, d.guard.Transport(outbound.Upstream), res, released.Secret)
+	defs, err := gateway.Definitions(ctx, d.guard.Transport(outbound.Upstream), res, released)
 	if err != nil {
 		return nil, err
 	}

@@ -41,14 +41,15 @@ func (c *call) release() bool {
 func (c *call) shown(ctx context.Context, instead string) (custody.Released, error) {
 	var none custody.Released
 	r, err := c.gateway.cfg.Credentials.Release(ctx, c.resource)
-	if err == nil && r.Secret.Empty() {
+	switch {
+	case err != nil:
+	case r.Secret.Empty():
 		err = errors.New("it is empty")
+	case r.Mask == nil:
+		err = errors.New("nothing would take it out of answers")
 	}
 	if err != nil {
 		return none, fmt.Errorf("releasing the credential of resource %s: %w", c.resource.Name, err)
-	}
-	if r.Mask == nil {
-		r.Mask = custody.NewMask(r.Secret)
 	}
 	e := &ledger.Entry{
 		Kind: ledger.UpstreamCredentialUsed, RequestID: c.id, Agent: c.caller.Agent, Instance: c.caller.Instance, Resource: c.resource.Name,

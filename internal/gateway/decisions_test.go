@@ -15,6 +15,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/credential"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -37,7 +38,7 @@ func TestEachDecisionOverMCP(t *testing.T) {
 		{"no grant", func(w world2) reply { return w.post(toolCall("list_payees", `{}`), nil) }, counterfoil.ToolNotGranted, false},
 		{"forbidden class", func(w world2) reply { return w.post(toolCall("wipe", `{}`), nil) }, counterfoil.ClassForbidden, false},
 		{"above routine and pinned", func(w world2) reply {
-			tools, err := gateway.Definitions(w.t.Context(), nil, w.registry.Resources["bank"], counterfoil.Secret{})
+			tools, err := gateway.Definitions(w.t.Context(), nil, w.registry.Resources["bank"], custody.Released{})
 			if err != nil {
 				w.t.Fatal(err)
 			}

@@ -130,12 +130,13 @@ func (p *param) value(arguments []byte) (string, bool) {
 
 // Definitions asks an upstream for its tools on the gateway's own behalf, so
 // that they can be pinned when a manifest is applied. It speaks the newest
-// revision and falls back to a session. A nil transport is the gateway's own.
-func Definitions(ctx context.Context, transport http.RoundTripper, res *counterfoil.Resource, secret counterfoil.Secret) (map[string]Definition, error) {
+// revision and falls back to a session. It is shown what was released, the zero
+// Released where it takes nothing. A nil transport is the gateway's own.
+func Definitions(ctx context.Context, transport http.RoundTripper, res *counterfoil.Resource, released custody.Released) (map[string]Definition, error) {
 	if transport == nil {
 		transport = newTransport()
 	}
-	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, released: custody.Released{Secret: secret, Mask: custody.NewMask(secret)}, struck: new(atomic.Bool)}
+	p := &peer{transport: transport, timeout: definitionTimeout, resource: res, released: released, struck: new(atomic.Bool)}
 	return p.definitions(ctx)
 }
 

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -525,6 +526,43 @@ func TestAKeyOutlivesTheGatewaysCredential(t *testing.T) {
 		wantHTTP(t, first, 502, counterfoil.UpstreamUnavailable)
 		if again.status != 200 || again.header.Get("Counterfoil-Repeated") != "" {
 			t.Errorf("%d: then %d %s", status, again.status, again.body)
+		}
+	}
+}
+
+// unmasked releases a secret that nothing would take out of answers.
+type unmasked struct{ secrets }
+
+func (u unmasked) Release(ctx context.Context, res *counterfoil.Resource) (custody.Released, error) {
+	r, err := u.secrets.Release(ctx, res)
+	r.Mask = nil
+	return r, err
+}
+
+// TestNoSecretIsShownThatCannotBeMasked: where nothing would take a credential out of
+// answers, no upstream is shown it.
+func TestNoSecretIsShownThatCannotBeMasked(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Int32
+	for _, masked := range []bool{true, false} {
+		_, c := newCRM(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			reached.Add(1)
+			w.Write([]byte(`{"done":true}`))
+		}), func(_ *office, _ *counterfoil.Registry, cfg *gateway.Config) {
+			if !masked {
+				cfg.Credentials = unmasked{cfg.Credentials.(secrets)}
+			}
+		})
+		r := c.send("POST", "/customers/7/notes", `{"a":1}`, nil)
+		if masked {
+			if r.status != 200 || reached.Swap(0) != 1 {
+				t.Errorf("with a mask: %d %s", r.status, r.body)
+			}
+			continue
+		}
+		wantHTTP(t, r, 502, counterfoil.UpstreamUnavailable)
+		if n := reached.Load(); n != 0 {
+			t.Errorf("the upstream saw %d requests", n)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/counterfoil/counterfoil"
 	"github.com/counterfoil/counterfoil/internal/attest"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/internal/testkit"
 	"github.com/counterfoil/counterfoil/ledger"
@@ -82,7 +83,7 @@ func newLadder(t *testing.T, h http.Handler, mode string, change func(*counterfo
 			change(reg, cfg)
 		}
 	})
-	tools, err := gateway.Definitions(t.Context(), nil, l.registry.Resources["bank"], counterfoil.Secret{})
+	tools, err := gateway.Definitions(t.Context(), nil, l.registry.Resources["bank"], custody.Released{})
 	if err != nil {
 		t.Fatal(err)
 	}

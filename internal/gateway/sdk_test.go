@@ -11,6 +11,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/counterfoil/counterfoil"
+	"github.com/counterfoil/counterfoil/internal/custody"
 	"github.com/counterfoil/counterfoil/internal/gateway"
 	"github.com/counterfoil/counterfoil/ledger"
 )
@@ -70,7 +71,7 @@ func TestTheSDKTalksThroughTheGateway(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, sdkServer(tc.stateless, tc.jsonAnswers), nil)
-			tools, err := gateway.Definitions(t.Context(), nil, w.registry.Resources["bank"], counterfoil.Secret{})
+			tools, err := gateway.Definitions(t.Context(), nil, w.registry.Resources["bank"], custody.Released{})
 			if err != nil || len(tools) != 4 {
 				t.Fatalf("definitions: %d, %v", len(tools), err)
 			}
